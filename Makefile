@@ -1,0 +1,52 @@
+# Every target makes .venv on first use and installs the locked dependencies into it.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+
+help:            ## this list
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 20
+
+demo: install    ## two access points exchange evidence on this machine (ARGS="--once --json")
+	@$(BIN)/gateway demo $(ARGS)
+
+test: install    ## the default test suite
+	$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+
+test-all: install ## everything, long suites included
+	$(BIN)/python -m pytest -q $(ARGS)
+
+failover: install ## kill real processes at every crash point, many times
+	GATEWAY_FAILOVER=full $(BIN)/python -m pytest -q tests/failover $(ARGS)
+
+wrapping: install ## signature wrapping: 20,000 mutants per fixture and more
+	GATEWAY_WRAPPING=full $(BIN)/python -m pytest -q tests/security $(ARGS)
+
+bench: install   ## product against protocol floor, in one run; prints JSON
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+lint: install    ## style and import floors
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -q tests/rules
+
+lock: install    ## refresh requirements.lock after a change of pyproject.toml
+	$(BIN)/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras \
+	  --no-emit-index-url --no-emit-trusted-host --no-header --output-file requirements.lock pyproject.toml
+
+install: .venv/installed
+
+# `--without-pip` because Debian ships Python without ensurepip; pip itself can install into any environment.
+.venv/installed: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=python3.x" >&2; exit 1; }
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { echo "pip is needed: install python3-pip" >&2; exit 1; }
+	@echo "installing into .venv (first use) …" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip .venv
+	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes -r requirements.lock >&2
+	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . >&2
+	@touch $@
+
+clean:           ## remove what was made here
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+.PHONY: help demo test test-all failover wrapping bench lint lock install clean

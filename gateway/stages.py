@@ -1,0 +1,190 @@
+"""The stage vocabulary, and the points at which a test may strike.
+
+A *stage* is a named step of a message. `with stage("verify"):` is the only instrument
+in the code: it feeds the message's timeline, the histograms and the DEBUG log, and
+nothing else measures. A *point* is a place where a crash test may kill, pause or fail
+the process [reliability 3]; in a process whose environment names none, it costs one
+dictionary look-up.
+
+    GATEWAY_CRASH=IB21        SIGKILL at the first hit of IB21
+    GATEWAY_CRASH=IB21:3      at the third hit
+    GATEWAY_CRASH=IB21:1:pause    SIGSTOP instead (also: raise, delay, disk_full)
+    GATEWAY_POINTS=FILE       append the name of every point at its first hit
+"""
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from msgspec import Struct
+
+OUTBOUND = (
+    "submit", "validate", "match", "store", "package", "sign", "encrypt",
+    "wait", "connect", "send", "receipt", "settle", "notify",
+)
+INBOUND = (
+    "accept", "read", "parse", "match", "verify", "decrypt", "inflate", "validate",
+    "dedupe", "store", "receipt", "respond", "deliver", "ack",
+)
+STAGES = frozenset(OUTBOUND + INBOUND)
+
+#: Every point, with the stage it belongs to. A test fails when one is never hit.
+POINTS: dict[str, str] = {
+    "IB01": "accept",   # request line and headers are here, nothing of the body
+    "IB03": "read",     # in the middle of a payload part
+    "IB04": "read",     # the spool takes its first block
+    "IB05": "read",     # after the last byte
+    "IB06": "parse",    # before the envelope is parsed
+    "IB07": "match",    # before the claimed party's certificates are looked up
+    "IB08": "verify",   # SignatureValue is right
+    "IB09": "verify",   # digests of Messaging and Body are right
+    "IB10": "decrypt",  # in the middle of a part
+    "IB11": "decrypt",  # the tag of a part is right
+    "IB12": "verify",   # a part does not meet its digest
+    "IB13": "inflate",  # in the middle of inflating
+    "IB14": "receipt",  # before the receipt is signed
+    "IB15": "store",    # transaction begun
+    "IB16": "store",    # before the message row
+    "IB17": "store",    # after a payload chunk
+    "IB21": "store",    # before COMMIT
+    "IB23": "store",    # COMMIT done, we do not know it yet
+    "IB24": "respond",  # before the answer
+    "IB26": "respond",  # after the answer
+    "DL01": "deliver",  # a delivery job is claimed
+    "DL02": "deliver",  # in the middle of a payload download
+    "DL03": "deliver",  # the webhook was posted, its answer is not noted
+    "DL04": "ack",      # before the ack is committed
+    "DL05": "ack",      # the ack is committed, the answer not sent
+    "OB01": "store",    # before the submission is committed
+    "OB02": "store",    # submission committed, producer not answered
+    "OB03": "wait",     # a send job is claimed
+    "OB04": "wait",     # the attempt row is committed
+    "OB06": "encrypt",  # before the content key is wrapped
+    "OB07": "sign",     # before the signature
+    "OB08": "connect",  # before the connection
+    "OB09": "send",     # in the middle of the body
+    "OB10": "receipt",  # body sent, no answer read
+    "OB12": "receipt",  # answer read, not judged
+    "OB13": "receipt",  # receipt verified
+    "OB14": "settle",   # before the result is committed
+    "OB15": "settle",   # result committed
+    "OB17": "notify",   # before the producer is notified
+    "MT01": "deliver",  # retention, in the middle of a batch
+    "MT03": "store",    # between two migrations
+}
+
+
+class Step(Struct, frozen=True, omit_defaults=True):
+    """One stage of one message: when it began (Unix seconds), how long it took, how it ended."""
+
+    stage: str
+    started: float
+    seconds: float
+    error: str | None = None
+
+
+Listener = Callable[[str, Step], None]
+
+_timeline: ContextVar[list[Step] | None] = ContextVar("timeline", default=None)
+_direction: ContextVar[str] = ContextVar("direction", default="inbound")
+_listeners: list[Listener] = []
+
+
+def listen(listener: Listener) -> None:
+    """Call `listener(direction, step)` for every stage that ends in this process."""
+    _listeners.append(listener)
+
+
+@contextmanager
+def timeline(direction: str) -> Iterator[list[Step]]:
+    """Collect the stages of one message, in order of their end. `direction`: inbound, outbound."""
+    steps: list[Step] = []
+    token, other = _timeline.set(steps), _direction.set(direction)
+    try:
+        yield steps
+    finally:
+        _timeline.reset(token)
+        _direction.reset(other)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Run the body as stage `name`."""
+    if name not in STAGES:
+        raise ValueError(f"unknown stage {name}")
+    started, begin = time.time(), time.perf_counter()
+    error: str | None = None
+    try:
+        yield
+    except BaseException as caught:
+        error = type(caught).__name__
+        raise
+    finally:
+        record(name, started, time.perf_counter() - begin, error)
+
+
+def record(name: str, started: float, seconds: float, error: str | None = None) -> None:
+    """Note a stage that was measured elsewhere (parts of a streamed pass, for one)."""
+    step = Step(name, started, seconds, error)
+    steps = _timeline.get()
+    if steps is not None:
+        steps.append(step)
+    direction = _direction.get()
+    for listener in _listeners:
+        listener(direction, step)
+
+
+# -- points -------------------------------------------------------------------
+
+
+class Struck(Exception):
+    """Raised by a point in mode `raise`."""
+
+
+def _armed(setting: str | None) -> dict[str, list]:
+    if not setting:
+        return {}
+    found = {}
+    for item in setting.split(","):
+        name, _, rest = item.partition(":")
+        count, _, mode = rest.partition(":")
+        if name not in POINTS:
+            raise ValueError(f"GATEWAY_CRASH names no known point: {name}")
+        found[name] = [int(count or 1), mode or "kill"]
+    return found
+
+
+_crash = _armed(os.environ.get("GATEWAY_CRASH"))
+_log = os.environ.get("GATEWAY_POINTS")
+_seen: set[str] = set()
+
+
+def point(name: str) -> None:
+    """A place where a test may strike. Does nothing unless the environment asks."""
+    if _log and name not in _seen:
+        _seen.add(name)
+        with open(_log, "a") as log:
+            log.write(name + "\n")
+    armed = _crash.get(name)
+    if armed is None:
+        return
+    armed[0] -= 1
+    if armed[0] == 0:
+        _strike(name, armed[1])
+
+
+def _strike(name: str, mode: str) -> None:
+    if mode == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif mode == "pause":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif mode == "delay":
+        time.sleep(2)
+    elif mode == "disk_full":
+        raise OSError(errno.ENOSPC, f"no space left on device (point {name})")
+    else:
+        raise Struck(name)

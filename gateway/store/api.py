@@ -1,0 +1,457 @@
+"""The Store protocol and its row Structs: the seam between the MSH and PostgreSQL.
+
+A store keeps bytes that are already sealed; it has no keys. Every verb that changes
+something is one transaction. Times are the database's, never the node's.
+
+Promises (a contract suite runs them against every store)
+- `receive_once` and `Receiving.accept`: message, parts, chunks, receipt, delivery job and
+  event become visible in one commit or not at all. Of several with one key (tenant,
+  sender, message_id) exactly one is stored; the others learn what was stored, and only
+  after a durable write of their own (the barrier, reliability finding 3).
+- A claim has a fresh token; whoever finishes, renews or fails a job names it. A token
+  that is no longer current changes nothing: `ClaimLost`.
+- Only the state changes of `states.py` happen; SQL refuses any other.
+- `OutcomeUnknown` means a commit was sent and its fate is not known. `StoreUnavailable`
+  means nothing was written.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Any, Literal, Protocol
+from uuid import UUID
+
+from msgspec import Struct, field
+
+from gateway.as4.units import PartInfo, Reference, UserMessage
+from gateway.stages import Step
+
+Direction = Literal["inbound", "outbound"]
+
+
+class NewPart(Struct, frozen=True, kw_only=True):
+    """One payload of a new message.
+
+    `size` and `sha256` are of the content producers and consumers see. `wire_size` and
+    `wire_digest` are of the octets that are signed (compressed, if `compressed`).
+    Outbound the stored octets are the wire octets, inbound the content. `inline` is the
+    sealed content of a small part; a large one is in chunk rows (`chunks` of them).
+    """
+
+    number: int
+    info: PartInfo
+    cid: str
+    mime_type: str
+    size: int
+    sha256: bytes
+    compressed: bool
+    wire_size: int
+    wire_digest: bytes
+    inline: bytes | None = None
+    chunks: int = 0
+
+
+class NewInbound(Struct, frozen=True, kw_only=True):
+    """A message that passed every check, with the receipt that answers it.
+
+    `fingerprint` digests what the message says (header and part digests); `references`
+    digests the signed references. Same fingerprint and other references: the same
+    message, signed again. Other fingerprint: another message under a used id.
+    """
+
+    id: UUID
+    tenant: str
+    sender: str
+    user_message: UserMessage
+    fingerprint: bytes
+    references: bytes
+    envelope: bytes
+    signer: bytes
+    receipt: bytes
+    parts: tuple[NewPart, ...]
+    wrapped_key: bytes
+    pmode_id: str
+    pmode_revision: int
+    backend: str | None
+    findings: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+
+
+class Received(Struct, frozen=True):
+    """What became of an inbound message.
+
+    `stored`: the first time. `duplicate`: `receipt` is the stored one, `same_references`
+    tells whether it fits the octets of this copy. `conflict`: the id is taken by another
+    content; nothing was changed.
+    """
+
+    outcome: Literal["stored", "duplicate", "conflict"]
+    id: UUID
+    receipt: bytes
+    same_references: bool = True
+
+
+class NewOutbound(Struct, frozen=True, kw_only=True):
+    """A submission, frozen: header, parts and their digests never change again.
+
+    `retry` is the agreement's policy as a plain dict; `idempotency` is (client id, key,
+    fingerprint of the request). `backend` and `client` say who is to be notified.
+    """
+
+    id: UUID
+    tenant: str
+    receiver: str
+    user_message: UserMessage
+    fingerprint: bytes
+    parts: tuple[NewPart, ...]
+    wrapped_key: bytes
+    pmode_id: str
+    pmode_revision: int
+    backend: str
+    client: str
+    idempotency_key: str | None = None
+    deadline: datetime | None = None
+    steps: tuple[Step, ...] = ()
+
+
+class Stored(Struct, frozen=True):
+    """A stored submission. `replayed`: it was there already, under `id`."""
+
+    id: UUID
+    message_id: str
+    conversation_id: str
+    state: str
+    replayed: bool = False
+
+
+class Part(Struct, frozen=True, kw_only=True):
+    """A stored payload. `inline` is sealed; None means chunk rows, or purged."""
+
+    id: UUID
+    number: int
+    info: PartInfo
+    cid: str
+    mime_type: str
+    size: int
+    sha256: bytes
+    compressed: bool
+    wire_size: int
+    wire_digest: bytes
+    inline: bytes | None
+    chunks: int
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One attempt to send. `references` is what was signed, for judging the receipt."""
+
+    number: int
+    started_at: datetime
+    ended_at: datetime | None
+    node: str
+    references: tuple[Reference, ...]
+    outcome: str | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+    http_status: int | None = None
+    steps: tuple[Step, ...] = ()
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """A stored message of either direction. `wrapped_key` is None once it is purged."""
+
+    id: UUID
+    direction: Direction
+    state: str
+    tenant: str
+    partner: str
+    user_message: UserMessage
+    parts: tuple[Part, ...]
+    wrapped_key: bytes | None
+    pmode_id: str
+    pmode_revision: int
+    backend: str | None
+    client: str | None
+    created_at: datetime
+    changed_at: datetime
+    deadline: datetime | None = None
+    attempts: int = 0
+    next_attempt_at: datetime | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+    receipt: bytes | None = None
+    receipt_at: datetime | None = None
+    envelope: bytes | None = None
+    signer: bytes | None = None
+    findings: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+
+
+class MessageFilter(Struct, frozen=True, kw_only=True):
+    """What to list, newest first. `backend=None` is the operator's view. `after` is the last
+    (created_at, id) of the page before."""
+
+    backend: str | None = None
+    direction: Direction | None = None
+    state: str | None = None
+    conversation_id: str | None = None
+    message_id: str | None = None
+    action: str | None = None
+    partner: str | None = None
+    after: tuple[datetime, UUID] | None = None
+    limit: int = 50
+
+
+JobKind = Literal["send", "deliver", "notify"]
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """A claimed job. `attempt` counts claims, this one included.
+
+    `queue` separates those who may claim: the partner for `send`, the backend for
+    `deliver`, the webhook id for `notify`. `data` is the event of a `notify` job.
+    """
+
+    id: UUID
+    kind: JobKind
+    queue: str
+    message: UUID | None
+    claim: UUID
+    attempt: int
+    created_at: datetime
+    lease_until: datetime
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class NewEvent(Struct, frozen=True):
+    """An event to be written with a change; the store fans it out to the webhooks of the
+    message's backend as `notify` jobs."""
+
+    type: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class AttemptResult(Struct, frozen=True, kw_only=True):
+    """How an attempt ended, and what becomes of the message. `retry_in` is in seconds."""
+
+    state: Literal["ACKNOWLEDGED", "WAITING_FOR_RETRY", "FAILED"]
+    outcome: str
+    retry_in: float | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+    http_status: int | None = None
+    receipt: bytes | None = None
+    steps: tuple[Step, ...] = ()
+    events: tuple[NewEvent, ...] = ()
+
+
+class Client(Struct, frozen=True, kw_only=True):
+    """An API client: who may use the plugin API, for which backend. The token itself is not kept."""
+
+    id: str
+    name: str
+    backend: str
+    created_at: datetime | None = None
+    revoked: bool = False
+
+
+class Webhook(Struct, frozen=True, kw_only=True):
+    """Where events of a backend go. `sealed_secret` is sealed by the key-encryption key."""
+
+    id: str
+    backend: str
+    url: str
+    sealed_secret: bytes
+    events: tuple[str, ...] = ()
+    disabled: bool = False
+
+
+class AuditEntry(Struct, frozen=True, kw_only=True):
+    """One row of the hash-chained audit: who did what, or what was refused.
+
+    `detail` holds no payload, no key and no personal data; values a peer sent are
+    bounded before they get here.
+    """
+
+    kind: str
+    actor: str
+    subject: str
+    detail: dict[str, Any] = field(default_factory=dict)
+    at: datetime | None = None
+    number: int | None = None
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """What `/readyz` and `doctor` want to know."""
+
+    writable: bool
+    version: str
+    migrations_pending: int
+    synchronous_commit: str
+    in_recovery: bool
+
+
+class Receiving(Protocol):
+    """An open transaction that takes the chunks of one inbound message as they are proven.
+
+    Leaving the context without `accept` rolls everything back.
+    """
+
+    async def chunk(self, part: int, number: int, sealed: bytes) -> None: ...
+
+    async def accept(self, message: NewInbound) -> Received:
+        """Store the message with the chunks written so far, and commit. If it is a
+        duplicate or a conflict the chunks are dropped."""
+        ...
+
+
+class Submitting(Protocol):
+    """The same for a submission with large parts."""
+
+    async def chunk(self, part: int, number: int, sealed: bytes) -> None: ...
+
+    async def accept(self, message: NewOutbound) -> Stored:
+        """Raises `SubmissionConflict` when MessageId or key is taken by something else."""
+        ...
+
+
+class Store(Protocol):
+    """Everything the gateway keeps. All verbs raise `StoreUnavailable`."""
+
+    # inbound
+    async def receive_once(self, message: NewInbound) -> Received:
+        """Store a message whose parts are all inline, in one statement."""
+        ...
+
+    def receiving(self, id: UUID) -> AbstractAsyncContextManager[Receiving]: ...
+
+    # outbound
+    async def submit_once(self, message: NewOutbound) -> Stored: ...
+
+    def submitting(self, id: UUID) -> AbstractAsyncContextManager[Submitting]: ...
+
+    async def begin_attempt(self, job: Job, *, node: str, references: tuple[Reference, ...]) -> int:
+        """Write the attempt row; its number. Committed before the socket opens. `ClaimLost`."""
+        ...
+
+    async def finish_attempt(self, job: Job, attempt: int, result: AttemptResult) -> None:
+        """Attempt, message state, next due time and events, in one commit. `ClaimLost`."""
+        ...
+
+    async def settle_late(self, message: UUID, receipt: bytes, events: tuple[NewEvent, ...]) -> bool:
+        """An authentic receipt came outside an attempt: SUBMITTED, WAITING_FOR_RETRY or FAILED
+        becomes ACKNOWLEDGED and its send job ends. False when there was nothing to change."""
+        ...
+
+    async def fail_late(
+        self, message: UUID, error_code: str, error_detail: str, events: tuple[NewEvent, ...]
+    ) -> bool:
+        """An authentic, final error came outside an attempt. False when nothing changed."""
+        ...
+
+    async def cancel(self, message: UUID) -> bool: ...
+
+    async def requeue(self, message: UUID) -> bool:
+        """Make a FAILED or waiting outbound message due at once, same MessageId. False: not possible."""
+        ...
+
+    # jobs
+    async def claim(
+        self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float
+    ) -> list[Job]:
+        """Up to `limit` due jobs, oldest first. An expired lease makes a job due again."""
+        ...
+
+    async def renew(self, job_id: UUID, claim: UUID, lease: float) -> datetime:
+        """Prolong the lease; its new end. `ClaimLost`."""
+        ...
+
+    async def release(self, job_id: UUID, claim: UUID, *, due_in: float = 0.0, error: str | None = None) -> None:
+        """Give a job back, due again in `due_in` seconds. `ClaimLost`."""
+        ...
+
+    async def park(self, job_id: UUID, claim: UUID, *, error: str) -> None:
+        """Stop trying; the job stays visible. `ClaimLost`."""
+        ...
+
+    async def finish_notify(self, job_id: UUID, claim: UUID) -> None: ...
+
+    async def finish_delivery(
+        self, job_id: UUID, claim: UUID, events: tuple[NewEvent, ...], steps: tuple[Step, ...] = ()
+    ) -> None:
+        """The consumer has the message: job done, message DELIVERED. Idempotent for the claim that
+        did it; `ClaimLost` for any other."""
+        ...
+
+    async def delivery(self, job_id: UUID, backend: str) -> Job | None:
+        """The `deliver` job as it stands, claimed or not; None if it is not that backend's."""
+        ...
+
+    async def wait_for_work(self, timeout: float) -> None:
+        """Return when a job may have become due (NOTIFY), or after `timeout` seconds."""
+        ...
+
+    async def backlog(self) -> dict[str, int]:
+        """Number of jobs by `kind.state`, for metrics and doctor."""
+        ...
+
+    # reading
+    async def message(self, id: UUID, *, backend: str | None = None) -> Message | None: ...
+
+    async def find(
+        self, message_id: str, *, direction: Direction | None = None, backend: str | None = None
+    ) -> list[Message]:
+        """Messages by MessageId, or by an unambiguous prefix (8 characters or more) of id or MessageId."""
+        ...
+
+    async def messages(self, wanted: MessageFilter) -> list[Message]:
+        """Without envelope, receipt and inline content."""
+        ...
+
+    async def attempts(self, message: UUID) -> list[Attempt]: ...
+
+    def chunks(self, message: UUID, part: int, *, first: int = 0) -> AsyncIterator[bytes]:
+        """The sealed chunks of a part, in order, starting at chunk `first`."""
+        ...
+
+    async def events(self, *, backend: str | None = None, message: UUID | None = None, after: int = 0,
+                     limit: int = 100) -> list[tuple[int, datetime, str, UUID | None, dict[str, Any]]]: ...
+
+    # retention
+    async def purge(self, *, delivered_before: float, settled_before: float, limit: int = 100) -> int:
+        """Erase wrapped keys, inline content and chunks of inbound messages DELIVERED for longer than
+        `delivered_before` seconds and outbound ones ACKNOWLEDGED, FAILED or CANCELLED for longer than
+        `settled_before`; they become PURGED (FAILED stays FAILED). The number erased."""
+        ...
+
+    # registry
+    async def add_client(self, client: Client, token_hash: bytes) -> None: ...
+
+    async def client_by_token(self, token_hash: bytes) -> Client | None: ...
+
+    async def clients(self) -> list[Client]: ...
+
+    async def revoke_client(self, id: str) -> bool: ...
+
+    async def add_webhook(self, webhook: Webhook) -> None: ...
+
+    async def webhooks(self, *, backend: str | None = None) -> list[Webhook]: ...
+
+    async def remove_webhook(self, id: str, backend: str) -> bool: ...
+
+    async def disable_webhook(self, id: str) -> None: ...
+
+    # audit
+    async def audit(self, entry: AuditEntry) -> None: ...
+
+    async def audit_entries(self, *, after: int = 0, limit: int = 100) -> list[AuditEntry]: ...
+
+    async def verify_audit(self) -> int | None:
+        """None when the chain holds, else the number of the first row that does not fit."""
+        ...
+
+    # life
+    async def health(self) -> Health:
+        """Makes one durable no-op commit."""
+        ...
+
+    async def close(self) -> None: ...
