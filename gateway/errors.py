@@ -410,6 +410,10 @@ class Overloaded(GatewayError):
     temporary = True
 
 
+class PeerGone(GatewayError):
+    """The client went away, or was cut off, in the middle of its request. Nobody is left to answer."""
+
+
 class TooLarge(GatewayError):
     """More bytes than the limit allows."""
 

@@ -1,0 +1,298 @@
+"""The plugin API made real: `plugin.Msh` on top of the verbs of this room and the store.
+
+Scope is enforced here and in SQL: every look-up carries the caller's backend, and what is
+not of that backend is `NotFound`, never "forbidden" [threats L01].
+"""
+
+import base64
+import hashlib
+import json
+import secrets
+from collections.abc import AsyncIterator
+from datetime import datetime
+from uuid import UUID
+
+from gateway import log, plugin
+from gateway.as4 import ns
+from gateway.as4.compression import Inflater
+from gateway.as4.units import PartyId, Property
+from gateway.errors import ClaimLost, NotFound, SubmissionRefused
+from gateway.msh.payloads import content
+from gateway.msh.rooms import Rooms
+from gateway.msh.submit import Submitter
+from gateway.plugin import Caller, Delivery, MessageView, PartView, PartyRef, PropertyValue, Submission, Submitted
+from gateway.stages import Step, point
+from gateway.store.api import AuditEntry, Client, Job, Message, MessageFilter, NewEvent, Part, Webhook
+from gateway.transport.egress import EgressPolicy
+
+MAX_LEASE = 3600.0
+MAX_CLAIM = 100
+#: Part properties a consumer does not see: compression is over when it gets the content [as4 4.1].
+HIDDEN_PROPERTIES = frozenset({ns.COMPRESSION_TYPE})
+
+
+def token_hash(token: str) -> bytes:
+    """What is kept of an API token. The token has 256 random bits, so a plain hash will do."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+class Door:
+    """`plugin.Msh` for all backends of this process."""
+
+    def __init__(self, rooms: Rooms, submitter: Submitter, egress: EgressPolicy) -> None:
+        self._rooms, self._submitter, self._egress = rooms, submitter, egress
+        self._store = rooms.store
+
+    # -- callers ------------------------------------------------------------------
+
+    async def authenticate(self, token: str) -> Caller:
+        client = await self._store.client_by_token(token_hash(token))
+        if client is None or client.revoked:
+            raise NotFound("no such client")
+        return Caller(client.id, client.name, client.backend)
+
+    async def create_client(self, name: str, backend: str) -> tuple[Client, str]:
+        """A new API client and its token, which is shown this once."""
+        token = "gw_" + secrets.token_urlsafe(32)
+        client = Client(id=f"cl_{secrets.token_hex(6)}", name=name, backend=backend)
+        await self._store.add_client(client, token_hash(token))
+        await self._store.audit(
+            AuditEntry(kind="client.created", actor="operator", subject=client.id, detail={"backend": backend})
+        )
+        return client, token
+
+    # -- messages -----------------------------------------------------------------
+
+    async def submit(
+        self, caller: Caller, submission: Submission, content: plugin.Content, *, idempotency_key: str | None = None
+    ) -> Submitted:
+        stored = await self._submitter.submit(caller, submission, content, idempotency_key=idempotency_key)
+        return Submitted(
+            id=str(stored.id),
+            message_id=stored.message_id,
+            conversation_id=stored.conversation_id,
+            state=stored.state,
+            replayed=stored.replayed,
+        )
+
+    async def message(self, caller: Caller, id: str) -> MessageView:
+        return view(await self._find(caller, id))
+
+    async def messages(self, caller: Caller, wanted: plugin.MessageFilter) -> tuple[list[MessageView], str | None]:
+        limit = max(1, min(wanted.limit, 500))
+        found = await self._store.messages(
+            MessageFilter(
+                backend=caller.backend,
+                direction=wanted.direction,
+                state=wanted.state,
+                conversation_id=wanted.conversation_id,
+                message_id=wanted.message_id,
+                action=wanted.action,
+                partner=wanted.party,
+                after=_read_cursor(wanted.after),
+                limit=limit + 1,
+            )
+        )
+        more = found[limit - 1] if len(found) > limit else None
+        return [view(m) for m in found[:limit]], _cursor(more) if more else None
+
+    async def trace(self, caller: Caller, id: str) -> list[Step]:
+        message = await self._find(caller, id)
+        steps = list(message.steps)
+        for attempt in await self._store.attempts(message.id):
+            steps.extend(attempt.steps)
+        return steps
+
+    async def payload(
+        self, caller: Caller, id: str, cid: str, *, start: int = 0
+    ) -> tuple[PartView, AsyncIterator[bytes]]:
+        message = await self._find(caller, id)
+        part = next((p for p in message.parts if p.cid == cid), None)
+        if part is None or message.wrapped_key is None:
+            raise NotFound("no such payload, or it has been erased")
+        return _part_view(part, True), self._content(message, part, start)
+
+    async def _content(self, message: Message, part: Part, start: int) -> AsyncIterator[bytes]:
+        """What the producer gave or the consumer gets: never the compressed octets."""
+        if message.direction == "inbound" or not part.compressed:
+            async for block in content(self._store, self._rooms.kek, message, part, start=start):
+                yield block
+            return
+        inflater, skip = Inflater(part.size, ratio=1 << 20), start
+        async for block in content(self._store, self._rooms.kek, message, part):
+            for plain in inflater.feed(block):
+                if skip < len(plain):
+                    yield bytes(plain[skip:])
+                skip = max(0, skip - len(plain))
+
+    async def _find(self, caller: Caller, id: str) -> Message:
+        try:
+            found = await self._store.message(UUID(id), backend=caller.backend)
+        except ValueError:
+            matches = await self._store.find(id, backend=caller.backend)
+            exact = [m for m in matches if m.user_message.message_id == id] or matches
+            found = exact[0] if len(exact) == 1 else None
+        if found is None:
+            raise NotFound("no such message")
+        return found
+
+    # -- the inbox ----------------------------------------------------------------
+
+    async def claim(self, caller: Caller, *, limit: int = 1, lease: float = 60.0) -> list[Delivery]:
+        jobs = await self._store.claim(
+            "deliver",
+            queues=(caller.backend,),
+            worker=caller.id,
+            limit=max(1, min(limit, MAX_CLAIM)),
+            lease=max(1.0, min(lease, MAX_LEASE)),
+        )
+        if jobs:
+            point("DL01")
+        return [d for job in jobs if (d := await self._delivery(job)) is not None]
+
+    async def _delivery(self, job: Job) -> Delivery | None:
+        message = await self._store.message(job.message)
+        if message is None:
+            return None
+        return delivery(job, message)
+
+    async def ack(self, caller: Caller, delivery_id: str, claim: str) -> None:
+        job, token = await self._job(caller, delivery_id, claim)
+        point("DL04")
+        await self._store.finish_delivery(job.id, token, (NewEvent("message.delivered"),))
+        point("DL05")
+        log.event("message.delivered", backend=caller.backend)
+
+    async def nack(self, caller: Caller, delivery_id: str, claim: str, *, retry_in: float = 0.0) -> None:
+        job, token = await self._job(caller, delivery_id, claim)
+        await self._store.release(job.id, token, due_in=max(0.0, min(retry_in, 86_400.0)), error="nack")
+
+    async def extend(self, caller: Caller, delivery_id: str, claim: str, *, lease: float) -> datetime:
+        job, token = await self._job(caller, delivery_id, claim)
+        return await self._store.renew(job.id, token, max(1.0, min(lease, MAX_LEASE)))
+
+    async def _job(self, caller: Caller, delivery_id: str, claim: str) -> tuple[Job, UUID]:
+        try:
+            id, token = UUID(delivery_id), UUID(claim)
+        except ValueError:
+            raise NotFound("no such delivery") from None
+        job = await self._store.delivery(id, caller.backend)
+        if job is None:
+            raise NotFound("no such delivery")
+        return job, token
+
+    # -- webhooks -----------------------------------------------------------------
+
+    async def add_webhook(self, caller: Caller, url: str, events: tuple[str, ...]) -> plugin.WebhookTarget:
+        self._egress.check_url(url, "webhook")
+        id = f"wh_{secrets.token_hex(6)}"
+        secret = "whsec_" + base64.b64encode(self._rooms.entropy(32)).decode()
+        await self._store.add_webhook(
+            Webhook(
+                id=id,
+                backend=caller.backend,
+                url=url,
+                sealed_secret=self._rooms.kek.seal_secret(secret.encode(), id),
+                events=events,
+            )
+        )
+        return plugin.WebhookTarget(id=id, backend=caller.backend, url=url, secret=secret, events=events)
+
+    async def webhooks(self, caller: Caller) -> list[plugin.WebhookTarget]:
+        return [
+            plugin.WebhookTarget(id=w.id, backend=w.backend, url=w.url, secret="", events=w.events)
+            for w in await self._store.webhooks(backend=caller.backend)
+        ]
+
+    async def remove_webhook(self, caller: Caller, id: str) -> None:
+        if not await self._store.remove_webhook(id, caller.backend):
+            raise NotFound("no such webhook")
+
+    async def post(
+        self, url: str, body: bytes, headers: dict[str, str], *, timeout: float = 20.0
+    ) -> tuple[int, dict[str, str], bytes]:
+        return await self._rooms.client.post_small(url, body, headers, timeout=timeout)
+
+
+# -- views ----------------------------------------------------------------------
+
+
+def delivery(job: Job, message: Message) -> Delivery:
+    """A claimed `deliver` job as a consumer sees it."""
+    return Delivery(
+        delivery_id=str(job.id),
+        claim=str(job.claim),
+        lease_until=job.lease_until,
+        redelivered=job.attempt > 1,
+        attempt=job.attempt,
+        message=view(message),
+    )
+
+
+def view(message: Message) -> MessageView:
+    """A stored message as its producer or consumer may see it."""
+    unit = message.user_message
+    return MessageView(
+        id=str(message.id),
+        direction=message.direction,
+        state=message.state,
+        message_id=unit.message_id,
+        conversation_id=unit.conversation_id,
+        timestamp=unit.timestamp,
+        created_at=message.created_at,
+        from_party=_party(unit.from_party, unit.from_role),
+        to_party=_party(unit.to_party, unit.to_role),
+        service=unit.service.value,
+        service_type=unit.service.type,
+        action=unit.action,
+        ref_to_message_id=unit.ref_to_message_id,
+        agreement_ref=unit.agreement_ref.value if unit.agreement_ref else None,
+        agreement_type=unit.agreement_ref.type if unit.agreement_ref else None,
+        mpc=unit.mpc,
+        properties=_properties(unit.properties),
+        parts=tuple(_part_view(p, message.wrapped_key is not None) for p in message.parts),
+        backend=message.backend,
+        attempts=message.attempts,
+        next_attempt_at=message.next_attempt_at,
+        error_code=message.error_code,
+        error_detail=message.error_detail,
+        receipt_at=message.receipt_at,
+    )
+
+
+def _party(party: PartyId, role: str) -> PartyRef:
+    return PartyRef(party.value, party.type, role)
+
+
+def _properties(properties: tuple[Property, ...]) -> tuple[PropertyValue, ...]:
+    return tuple(PropertyValue(p.name, p.value, p.type) for p in properties)
+
+
+def _part_view(part: Part, available: bool) -> PartView:
+    return PartView(
+        number=part.number,
+        cid=part.cid,
+        mime_type=part.mime_type,
+        size=part.size,
+        sha256=part.sha256.hex(),
+        properties=_properties(tuple(p for p in part.info.properties if p.name not in HIDDEN_PROPERTIES)),
+        available=available,
+    )
+
+
+def _cursor(message: Message) -> str:
+    text = json.dumps([message.created_at.isoformat(), str(message.id)])
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str | None) -> tuple[datetime, UUID] | None:
+    if cursor is None:
+        return None
+    try:
+        moment, id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        return datetime.fromisoformat(moment), UUID(id)
+    except (ValueError, TypeError):
+        raise SubmissionRefused("the cursor is not one of ours", field="after") from None
+
+
+__all__ = ["ClaimLost", "Door", "delivery", "token_hash", "view"]

@@ -1,0 +1,95 @@
+"""What the verbs of the MSH work with, constructed once in `app.py` and handed down.
+
+Two things change while the gateway runs: the agreements and the keyring. They sit in a
+`Cell`; a message reads each cell once and lives with that snapshot.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+from uuid import UUID, uuid4
+
+from gateway.as4.matching import Matcher
+from gateway.as4.pmode import PModeSet
+from gateway.as4.units import PartyId
+from gateway.clock import Clock
+from gateway.config import Config
+from gateway.keys.keyring import Keyring
+from gateway.keys.sealing import KeyEncryptionKey
+from gateway.keys.trust import check_certificate
+from gateway.store.api import Store
+from gateway.transport.client import Client
+
+T = TypeVar("T")
+
+
+class Cell(Generic[T]):
+    """A value that is replaced as a whole, never changed."""
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+
+@dataclass(frozen=True)
+class Agreements:
+    """A P-Mode set with the index made for it."""
+
+    pmodes: PModeSet
+    matcher: Matcher = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "matcher", Matcher(self.pmodes))
+
+
+class Cpu:
+    """A bounded thread pool for work that would hold up the loop.
+
+    OpenSSL, libxml2 and zlib let go of the interpreter lock, so large payloads run beside
+    the loop; small ones are quicker inline than a hop to a thread [stack 3.4].
+    """
+
+    def __init__(self, threads: int = 2) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cpu")
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rooms:
+    """The rooms below, and the little the verbs share."""
+
+    config: Config
+    store: Store
+    agreements: Cell[Agreements]
+    keyring: Cell[Keyring]
+    kek: KeyEncryptionKey
+    client: Client
+    clock: Clock
+    cpu: Cpu
+    node: str
+    entropy: Callable[[int], bytes] = os.urandom
+
+    def check_signer(self, now: datetime) -> Callable[[bytes], None]:
+        """A `Trust` callback: the signer's certificate is usable for signing at `now`."""
+        def check(certificate: bytes) -> None:
+            check_certificate(certificate, use="sign", now=now)
+
+        return check
+
+
+def party_key(party: PartyId) -> str:
+    """How a party is written in keys of the store: type and value, unambiguous."""
+    return f"{party.type}:{party.value}" if party.type else party.value
+
+
+def new_id() -> UUID:
+    """A fresh row id. Never derived from anything a peer sent [threats D07]."""
+    return uuid4()

@@ -1,0 +1,277 @@
+"""The outbound ladder: a claimed job becomes one attempt, and its answer a state.
+
+    claimed → message read → signed and encrypted → attempt row committed → POST, streamed
+    → answer judged → settled (attempt, state, events in one commit)
+
+A retry keeps MessageId, Timestamp and the octets of the parts, so every attempt signs equal
+digests [as4 4.2]. The attempt row stands before the socket opens: whatever happens after,
+somebody knows that these octets may have arrived.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from gateway import log, metrics
+from gateway.as4.outbound import Draft, OutboundPart, Wire, secure
+from gateway.as4.pmode import Leg
+from gateway.as4.profiles import PROFILES
+from gateway.as4.retry import next_wait
+from gateway.as4.units import Reference
+from gateway.errors import (
+    CertificateRefused,
+    ClaimLost,
+    EbmsError,
+    GatewayError,
+    InvalidReceipt,
+    KeyUnavailable,
+    NotFound,
+    PeerAnswered,
+    SendFailed,
+    SubmissionRefused,
+)
+from gateway.keys.trust import check_certificate
+from gateway.msh.outcome import FINAL_CODES, judge
+from gateway.msh.payloads import content
+from gateway.msh.receive import INLINE_WORK
+from gateway.msh.rooms import Rooms
+from gateway.stages import Step, point, record, stage, timeline
+from gateway.store.api import AttemptResult, Job, Message, NewEvent, Part
+
+#: How long a claim lasts; renewed at a third of it while an attempt runs.
+LEASE = 60.0
+
+
+class Sender:
+    """Carries out send jobs."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    async def send(self, job: Job) -> None:
+        """One attempt. Never raises for what a message or a peer can cause."""
+        point("OB03")
+        message = await self._rooms.store.message(job.message)
+        if message is None:
+            return
+        log.message_id.set(message.user_message.message_id)
+        renewal = asyncio.create_task(self._keep(job))
+        try:
+            with timeline("outbound") as steps:
+                await self._attempt(job, message, steps)
+        except ClaimLost:
+            log.event("claim.lost", level="warning", kind=job.kind)
+        finally:
+            renewal.cancel()
+            with contextlib.suppress(asyncio.CancelledError, GatewayError):
+                await renewal
+
+    async def _attempt(self, job: Job, message: Message, steps: list[Step]) -> None:
+        waited = (self._rooms.clock.now() - (message.next_attempt_at or message.created_at)).total_seconds()
+        record("wait", self._rooms.clock.now().timestamp() - max(waited, 0), max(waited, 0))
+        leg = self._leg(message)
+        number: int | None = None
+        try:
+            if leg is None:
+                raise SendFailed("the agreement this message was submitted under is gone", temporary=False)
+            if message.deadline and message.deadline <= self._rooms.clock.now():
+                raise SendFailed("the deadline of the message has passed", temporary=False, stage="wait")
+            wire = self._secured(message, leg)
+            earlier = [attempt.references for attempt in await self._rooms.store.attempts(message.id)]
+            number = await self._rooms.store.begin_attempt(job, node=self._rooms.node, references=wire.references)
+            point("OB04")
+            signed = [wire.references, *(r for r in earlier if r != wire.references)]
+            receipt, status = await self._exchange(message, leg, wire, signed)
+        except (GatewayError, OSError) as error:
+            if isinstance(error, ClaimLost):
+                raise
+            result = self._failed(error, message, leg, job, steps)
+        else:
+            result = AttemptResult(
+                state="ACKNOWLEDGED",
+                outcome="acknowledged",
+                http_status=status,
+                receipt=receipt,
+                steps=tuple(steps),
+                events=(NewEvent("message.acknowledged"),),
+            )
+        if number is None:
+            number = await self._rooms.store.begin_attempt(job, node=self._rooms.node, references=())
+        with stage("settle"):
+            await self._rooms.store.finish_attempt(job, number, result)
+        self._tell(message, result)
+
+    # -- the pieces -----------------------------------------------------------------
+
+    def _leg(self, message: Message) -> Leg | None:
+        """The leg this message was submitted under, by its id; by its header if ids were renamed."""
+        agreements = self._rooms.agreements.value
+        for leg in agreements.pmodes.legs:
+            if leg.pmode_id == message.pmode_id:
+                return leg
+        try:
+            return agreements.matcher.find_leg(message.user_message)
+        except (EbmsError, SubmissionRefused):
+            return None
+
+    def _secured(self, message: Message, leg: Leg) -> Wire:
+        """Signed and with a content key for the recipient; no payload is read for it."""
+        profile = PROFILES[leg.profile]
+        key = self._rooms.keyring.value.signing_key(message.user_message.from_party, profile)
+        recipient = leg.to_party.encryption if message.parts else None
+        if recipient is not None:
+            # Never encrypt to a certificate that is expired or not meant for it [threats E14].
+            check_certificate(recipient, use="encrypt", now=self._rooms.clock.now())
+        elif message.parts:
+            raise KeyUnavailable("the agreement has no encryption certificate of the partner")
+        draft = Draft(
+            user_message=message.user_message,
+            parts=tuple(_outbound_part(part) for part in message.parts),
+        )
+        with stage("sign"):
+            return secure(
+                draft,
+                profile=profile,
+                key=key,
+                recipient=recipient,
+                signature_token=leg.signature_token,
+                encryption_token=leg.encryption_token,
+                entropy=self._rooms.entropy,
+            )
+
+    async def _exchange(
+        self, message: Message, leg: Leg, wire: Wire, signed: list[tuple[Reference, ...]]
+    ) -> tuple[bytes, int]:
+        if leg.to_party.endpoint is None:
+            raise SendFailed("the agreement has no endpoint of the partner", temporary=False, stage="connect")
+        answer = await self._rooms.client.post(
+            leg.to_party.endpoint,
+            content_type=wire.content_type,
+            content_length=wire.content_length,
+            body=self._body(message, wire),
+            partner=message.partner,
+            ca=leg.to_party.tls_ca,
+        )
+        point("OB12")
+        with stage("receipt"):
+            now = self._rooms.clock.now()
+            receipt = judge(
+                answer,
+                leg=leg,
+                message_id=message.user_message.message_id,
+                signed=signed,
+                trust=self._rooms.check_signer(now),
+            )
+        point("OB13")
+        return receipt, answer.status
+
+    async def _body(self, message: Message, wire: Wire) -> AsyncIterator[bytes]:
+        """The octets of the request, parts decrypted from the store and encrypted for the peer as they go."""
+        yield wire.root
+        for index, part in enumerate(message.parts):
+            sealer = wire.sealer(index)
+            yield wire.part_head(index)
+            async for block in content(self._rooms.store, self._rooms.kek, message, part):
+                if len(block) > INLINE_WORK:
+                    yield await self._rooms.cpu.run(sealer.update, block)
+                else:
+                    yield sealer.update(block)
+            yield sealer.finish()
+        yield wire.epilogue
+
+    def _failed(
+        self, error: Exception, message: Message, leg: Leg | None, job: Job, steps: list[Step]
+    ) -> AttemptResult:
+        """Retry or give up, and with which code [as4 4.2]."""
+        code, detail, final, outcome = _classify(error)
+        wait = None
+        if not final and leg is not None:
+            elapsed = (self._rooms.clock.now() - message.created_at).total_seconds()
+            wait = next_wait(
+                leg.retry, retries_made=message.attempts, elapsed=elapsed, entropy=self._rooms.entropy
+            )
+            if wait is not None and message.deadline is not None:
+                left = (message.deadline - self._rooms.clock.now()).total_seconds()
+                wait = wait if wait <= left else None
+        facts = {"code": code, "attempt": message.attempts + 1}
+        if wait is not None:
+            return AttemptResult(
+                state="WAITING_FOR_RETRY", outcome=outcome, retry_in=wait, error_code=code, error_detail=detail,
+                steps=tuple(steps), events=(NewEvent("message.retrying", {**facts, "in": round(wait, 1)}),),
+            )  # fmt: skip
+        if not final:
+            detail = f"no receipt after {message.attempts + 1} attempts; last: {code} {detail}"
+            code = "EBMS:0301"
+        return AttemptResult(
+            state="FAILED", outcome=outcome, error_code=code, error_detail=detail,
+            steps=tuple(steps), events=(NewEvent("message.failed", {**facts, "code": code}),),
+        )  # fmt: skip
+
+    def _tell(self, message: Message, result: AttemptResult) -> None:
+        unit = message.user_message
+        facts = dict(party=unit.to_party.value, action=unit.action)
+        if result.state == "ACKNOWLEDGED":
+            log.event("message.acknowledged", **facts)
+            metrics.message("outbound", unit.to_party.value, unit.action, "acknowledged")
+        elif result.state == "FAILED":
+            log.event("message.failed", level="error", code=result.error_code, reason=result.error_detail, **facts)
+            metrics.message("outbound", unit.to_party.value, unit.action, "failed")
+        else:
+            log.event("message.retrying", level="warning", code=result.error_code, reason=result.error_detail,
+                      retry_in=round(result.retry_in, 1), **facts)  # fmt: skip
+            metrics.retry(unit.to_party.value)
+
+    async def _keep(self, job: Job) -> None:
+        while True:
+            await self._rooms.clock.sleep(LEASE / 3)
+            await self._rooms.store.renew(job.id, job.claim, LEASE)
+
+
+def _outbound_part(part: Part) -> OutboundPart:
+    return OutboundPart(
+        info=part.info,
+        cid=part.cid,
+        content_type=signing_content_type(part.mime_type, part.compressed),
+        wire_size=part.wire_size,
+        wire_digest=part.wire_digest,
+    )
+
+
+def signing_content_type(mime_type: str, compressed: bool) -> str:
+    """The media type a part bears when it is signed.
+
+    Compressed parts are application/gzip. Uncompressed XML and text go as octet-stream, so
+    that nobody canonicalises them: the digest is over the octets in every stack, while the
+    real type stands in the signed MimeType property [as4 3.6].
+    """
+    if compressed:
+        return "application/gzip"
+    kind = mime_type.split(";")[0].strip().lower()
+    if kind.startswith("text/") or kind.endswith(("+xml", "/xml")):
+        return "application/octet-stream"
+    return kind
+
+
+def _classify(error: Exception) -> tuple[str, str, bool, str]:
+    """(code, detail, final, outcome) of what ended an attempt."""
+    match error:
+        case PeerAnswered(code=code, authenticated=True):
+            return code, str(error), code in FINAL_CODES, "error"
+        case PeerAnswered(code=code):
+            return code, f"unverified answer: {error}", False, "unverified-error"
+        case InvalidReceipt():
+            return "EBMS:0302", str(error), False, "invalid-receipt"
+        case SendFailed(temporary=temporary):
+            return "EBMS:0005", str(error), not temporary, f"{error.stage}-failed"
+        case CertificateRefused():
+            return "EBMS:0101", f"the partner's encryption certificate is refused: {error}", True, "certificate"
+        case KeyUnavailable():
+            return "EBMS:0004", str(error), False, "no-key"
+        case NotFound():
+            return "EBMS:0004", str(error), True, "payload-gone"
+        case EbmsError():
+            return error.code, str(error), not error.temporary, "refused-here"
+        case _:
+            return "EBMS:0004", f"{type(error).__name__}: {error}", False, "incident"
+
+

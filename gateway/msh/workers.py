@@ -1,0 +1,187 @@
+"""The claim loops: what is due is taken, done, and finished under its claim.
+
+One loop a kind of job. NOTIFY wakes them, a poll every few seconds stands beside it: a lost
+notification costs seconds, never a message. Every process of every node runs these
+loops; claims keep them apart.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+
+from gateway import log, metrics
+from gateway.errors import ClaimLost, DeliveryDelayed, DeliveryRefused, GatewayError, StoreUnavailable
+from gateway.msh.door import delivery
+from gateway.msh.rooms import Rooms
+from gateway.msh.send import LEASE, Sender
+from gateway.plugin import Backend, Event, WebhookTarget
+from gateway.stages import point, stage, timeline
+from gateway.store.api import Job, JobKind, NewEvent
+
+POLL = 5.0
+#: A backend or webhook gets this long for one delivery or notification.
+DELIVERY_DEADLINE = 30.0
+
+
+class Workers:
+    """Runs the loops of one process."""
+
+    def __init__(self, rooms: Rooms, sender: Sender, backends: Mapping[str, Backend]) -> None:
+        self._rooms, self._sender, self._backends = rooms, sender, backends
+        self._tasks: list[asyncio.Task] = []
+        self._running: set[asyncio.Task] = set()
+        self._stopping = asyncio.Event()
+        self._work = asyncio.Event()
+
+    def start(self) -> None:
+        count = self._rooms.config.workers.claimers
+        self._tasks = [
+            asyncio.create_task(self._listen(), name="listen"),
+            asyncio.create_task(self._loop("send", None, self._sender.send, count), name="send"),
+            asyncio.create_task(self._loop("notify", None, self._notify, count), name="notify"),
+        ]
+        pushing = tuple(name for name, backend in self._backends.items() if backend.pushes)
+        if pushing:
+            self._tasks.append(asyncio.create_task(self._loop("deliver", pushing, self._deliver, count)))
+
+    async def drain(self, timeout: float) -> None:
+        """Claim nothing more; let what runs finish, for `timeout` seconds at most."""
+        self._stopping.set()
+        self._work.set()
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout)
+        for task in [*self._tasks, *self._running]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._running, return_exceptions=True)
+
+    # -- loops --------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                await self._rooms.store.wait_for_work(POLL)
+            except StoreUnavailable:
+                await self._rooms.clock.sleep(1.0)
+            self._work.set()
+
+    async def _loop(
+        self, kind: JobKind, queues: tuple[str, ...] | None, do: Callable[[Job], Awaitable[None]], limit: int
+    ) -> None:
+        """Claim as much as there are free hands, never more: a claim that waits for a hand runs out."""
+        busy: set[asyncio.Task] = set()
+        while not self._stopping.is_set():
+            if len(busy) >= limit:
+                await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            self._work.clear()
+            try:
+                jobs = await self._rooms.store.claim(
+                    kind, queues=queues, worker=self._rooms.node, limit=limit - len(busy), lease=LEASE
+                )
+            except StoreUnavailable as error:
+                log.event("store.unavailable", level="error", reason=str(error))
+                await self._rooms.clock.sleep(1.0)
+                continue
+            for job in jobs:
+                task = asyncio.create_task(self._run(do, job))
+                for group in (busy, self._running):
+                    group.add(task)
+                    task.add_done_callback(group.discard)
+            if not jobs:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._work.wait(), POLL)
+
+    async def _run(self, do: Callable[[Job], Awaitable[None]], job: Job) -> None:
+        try:
+            await do(job)
+        except ClaimLost:
+            log.event("claim.lost", level="warning", kind=job.kind)
+        except StoreUnavailable as error:
+            # The lease runs out and the job is due again: nothing is lost by doing nothing.
+            log.event("store.unavailable", level="error", reason=str(error))
+        except Exception as error:
+            log.event("incident", level="error", kind=job.kind, exc_info=error)
+            await self._give_back(job, 30.0, type(error).__name__)
+
+    # -- deliver and notify -------------------------------------------------------
+
+    async def _deliver(self, job: Job) -> None:
+        """Push one message to a backend that takes pushes."""
+        point("DL01")
+        backend = self._backends[job.queue]
+        message = await self._rooms.store.message(job.message)
+        if message is None:
+            return
+        log.message_id.set(message.user_message.message_id)
+        with timeline("inbound") as steps:
+            try:
+                with stage("deliver"):
+                    async with asyncio.timeout(DELIVERY_DEADLINE):
+                        await backend.deliver(delivery(job, message))
+            except (DeliveryDelayed, DeliveryRefused, TimeoutError) as error:
+                await self._again(job, backend, error)
+                return
+        await self._rooms.store.finish_delivery(job.id, job.claim, (NewEvent("message.delivered"),), tuple(steps))
+        log.event("message.delivered", backend=job.queue)
+
+    async def _notify(self, job: Job) -> None:
+        """Tell one webhook about one event."""
+        webhook = next((w for w in await self._rooms.store.webhooks() if w.id == job.queue), None)
+        backend = self._backends.get(webhook.backend) if webhook else None
+        if webhook is None or webhook.disabled or backend is None:
+            await self._rooms.store.park(job.id, job.claim, error="the webhook is gone")
+            return
+        target = WebhookTarget(
+            id=webhook.id,
+            backend=webhook.backend,
+            url=webhook.url,
+            secret=self._rooms.kek.open_secret(webhook.sealed_secret, webhook.id).decode(),
+            events=webhook.events,
+        )
+        event = _event(job)
+        point("OB17")
+        with timeline("outbound"):
+            try:
+                with stage("notify"):
+                    async with asyncio.timeout(DELIVERY_DEADLINE):
+                        await backend.notify(target, event)
+            except DeliveryRefused as error:
+                await self._rooms.store.disable_webhook(webhook.id)
+                await self._rooms.store.park(job.id, job.claim, error=str(error))
+                log.event("webhook.disabled", level="error", backend=webhook.backend, reason=str(error))
+                return
+            except (DeliveryDelayed, TimeoutError) as error:
+                metrics.webhook(webhook.backend, "failed")
+                await self._again(job, backend, error)
+                return
+        point("DL03")
+        await self._rooms.store.finish_notify(job.id, job.claim)
+        metrics.webhook(webhook.backend, "delivered")
+
+    async def _again(self, job: Job, backend: Backend, error: BaseException) -> None:
+        """Later, when the schedule says so; parked and visible when it ends."""
+        wait = backend.retry_in(job.attempt) if not isinstance(error, DeliveryRefused) else None
+        if wait is None:
+            await self._rooms.store.park(job.id, job.claim, error=str(error))
+            log.event("delivery.parked", level="error", backend=backend.name, kind=job.kind, reason=str(error))
+            return
+        asked = getattr(error, "retry_after", None)
+        await self._give_back(job, max(wait, asked or 0.0), str(error) or type(error).__name__)
+
+    async def _give_back(self, job: Job, seconds: float, error: str) -> None:
+        try:
+            await self._rooms.store.release(job.id, job.claim, due_in=seconds, error=error)
+        except GatewayError as lost:
+            log.event("claim.lost", level="warning", kind=job.kind, reason=str(lost))
+
+
+def _event(job: Job) -> Event:
+    """The event a `notify` job carries. Its id is the same however often it is sent."""
+    data = dict(job.data)
+    return Event(
+        id=str(data.pop("id", job.id)),
+        type=str(data.pop("type")),
+        at=job.created_at,
+        subject=str(job.message) if job.message else "",
+        data=data,
+    )
