@@ -283,6 +283,8 @@ class Backend(Protocol):
     """A door for producers and consumers. Any of the three may do nothing."""
 
     name: str
+    #: Whether the gateway calls `deliver`; otherwise consumers claim from the inbox.
+    pushes: bool
 
     @property
     def asgi(self) -> Callable[..., Awaitable[None]] | None:
@@ -296,4 +298,9 @@ class Backend(Protocol):
 
     async def notify(self, target: WebhookTarget, event: Event) -> None:
         """Tell a target about an event. Raises `DeliveryDelayed` or `DeliveryRefused`."""
+        ...
+
+    def retry_in(self, attempt: int) -> float | None:
+        """Seconds until attempt `attempt` (the first is 1) of a delivery or notification is followed
+        by another; None when it is to be parked."""
         ...

@@ -22,7 +22,7 @@ from gateway.msh.rooms import Rooms
 from gateway.msh.submit import Submitter
 from gateway.plugin import Caller, Delivery, MessageView, PartView, PartyRef, PropertyValue, Submission, Submitted
 from gateway.stages import Step, point
-from gateway.store.api import AuditEntry, Client, Job, Message, MessageFilter, NewEvent, Part, Webhook
+from gateway.store.api import Job, Message, MessageFilter, NewEvent, Part, Webhook
 from gateway.transport.egress import EgressPolicy
 
 MAX_LEASE = 3600.0
@@ -50,16 +50,6 @@ class Door:
         if client is None or client.revoked:
             raise NotFound("no such client")
         return Caller(client.id, client.name, client.backend)
-
-    async def create_client(self, name: str, backend: str) -> tuple[Client, str]:
-        """A new API client and its token, which is shown this once."""
-        token = "gw_" + secrets.token_urlsafe(32)
-        client = Client(id=f"cl_{secrets.token_hex(6)}", name=name, backend=backend)
-        await self._store.add_client(client, token_hash(token))
-        await self._store.audit(
-            AuditEntry(kind="client.created", actor="operator", subject=client.id, detail={"backend": backend})
-        )
-        return client, token
 
     # -- messages -----------------------------------------------------------------
 

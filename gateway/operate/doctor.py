@@ -1,0 +1,225 @@
+"""`gateway doctor`: is this node fit to run, and if not, what is to be done.
+
+Every check is one wound that operators of access points really had. A check never
+raises: it has a verdict, what was found, and what to do about it.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from msgspec import Struct
+
+from gateway.as4.pmode import PModeSet
+from gateway.as4.profiles import PROFILES
+from gateway.config import Config
+from gateway.errors import CertificateRefused, GatewayError, KeyUnavailable
+from gateway.keys.keyring import Keyring
+from gateway.keys.trust import check_certificate
+from gateway.store.api import Store
+
+#: Certificates are to be renewed when this much is left.
+EXPIRY_WARNING_DAYS = 30
+
+Verdict = Literal["ok", "warn", "fail"]
+
+
+class Check(Struct, frozen=True):
+    """One finding. `fix` says what to do where the verdict is not ok."""
+
+    name: str
+    verdict: Verdict
+    text: str
+    fix: str = ""
+
+
+Loader = Callable[[], object]
+
+
+def _try(name: str, load: Loader, fix: str) -> tuple[object | None, Check | None]:
+    try:
+        return load(), None
+    except GatewayError as error:
+        return None, Check(name, "fail", str(error), getattr(error, "hint", "") or fix)
+    except OSError as error:
+        return None, Check(name, "fail", f"{error.filename or ''}: {error.strerror}", fix)
+
+
+async def examine(
+    config: Config,
+    *,
+    load_pmodes: Callable[[], PModeSet],
+    load_keyring: Callable[[], Keyring],
+    open_store: Callable[[], Awaitable[Store]],
+    lint: Callable[[], list],
+    offline: bool = False,
+) -> list[Check]:
+    """All checks, worst first."""
+    checks: list[Check] = [Check("configuration", "ok", "every key is known")]
+    pmodes, wrong = _try("agreements", load_pmodes, "mend the file named above; `gateway pmodes lint` says more")
+    if wrong:
+        checks.append(wrong)
+    else:
+        parties = [p.name for p in pmodes.parties if not pmodes.is_self(p.party_id)]
+        if not pmodes.legs:
+            checks.append(Check("agreements", "fail", "no agreement is configured",
+                                f"put a TOML file into {config.pmodes}; see pmodes/README.md"))  # fmt: skip
+        else:
+            checks.append(Check("agreements", "ok", f"{len(pmodes.legs)} legs with {', '.join(parties) or 'nobody'}"))
+        findings, wrong = _try("lint", lint, "")
+        for finding in findings or ():
+            verdict = "fail" if finding.severity == "error" else "warn"
+            checks.append(Check(f"lint {finding.rule}", verdict, f"{finding.where}: {finding.message}"))
+    keyring, wrong = _try("keys", load_keyring, "check [keys] in the configuration")
+    if wrong:
+        checks.append(wrong)
+    elif pmodes:
+        checks.extend(_our_keys(keyring, pmodes))
+    if pmodes:
+        checks.extend(_partners(pmodes))
+    checks.extend(await _store(open_store))
+    checks.extend(_ports(config))
+    checks.append(_folder(Path(config.data.folder)))
+    if pmodes and not offline:
+        checks.extend(await _reach(pmodes))
+    order = {"fail": 0, "warn": 1, "ok": 2}
+    return sorted(checks, key=lambda check: order[check.verdict])
+
+
+def _our_keys(keyring: Keyring, pmodes: PModeSet) -> list[Check]:
+    checks = []
+    for party in pmodes.selves:
+        profiles = {leg.profile for leg in pmodes.legs if leg.from_party == party or leg.to_party == party}
+        for name in sorted(profiles):
+            try:
+                key = keyring.signing_key(party.party_id, PROFILES[name])
+                key.sign(b"doctor")
+            except (KeyUnavailable, CertificateRefused) as error:
+                checks.append(Check(f"signing key {party.name}", "fail", f"{name}: {error}",
+                                    "add a key store with a fitting key under [[keys.store]]"))  # fmt: skip
+                continue
+            checks.append(_expiry(f"signing key {party.name}", key.certificate, "sign"))
+        if not keyring.decryption_keys(party.party_id):
+            checks.append(Check(f"decryption key {party.name}", "fail", "no private key to decrypt with",
+                                "add a key store with a fitting key under [[keys.store]]"))  # fmt: skip
+    return checks
+
+
+def _partners(pmodes: PModeSet) -> list[Check]:
+    checks = []
+    for party in pmodes.parties:
+        if pmodes.is_self(party.party_id):
+            continue
+        if not party.signing:
+            checks.append(Check(f"partner {party.name}", "fail", "no signing certificate is pinned",
+                                "set `certificate` of the party in its agreement"))  # fmt: skip
+        checks.extend(_expiry(f"partner {party.name}", certificate, "sign") for certificate in party.signing)
+        if party.encryption and party.encryption not in party.signing:
+            checks.append(_expiry(f"partner {party.name} (encryption)", party.encryption, "encrypt"))
+    return checks
+
+
+def _expiry(name: str, der: bytes, use: str) -> Check:
+    now = datetime.now(UTC)
+    try:
+        check_certificate(der, use=use, now=now)
+    except CertificateRefused as refused:
+        return Check(name, "fail", str(refused), "import the current certificate")
+    end = x509.load_der_x509_certificate(der).not_valid_after_utc
+    days = (end - now).days
+    text = f"certificate valid until {end:%Y-%m-%d} ({days} days)"
+    return Check(name, "warn" if days < EXPIRY_WARNING_DAYS else "ok", text,
+                 "plan its renewal" if days < EXPIRY_WARNING_DAYS else "")  # fmt: skip
+
+
+async def _store(open_store: Callable[[], Awaitable[Store]]) -> list[Check]:
+    try:
+        store = await open_store()
+    except (GatewayError, OSError) as error:
+        return [Check("store", "fail", str(error), getattr(error, "hint", "") or "check [store] dsn, and that the server runs")]
+    try:
+        health = await store.health()
+    except GatewayError as error:
+        return [Check("store", "fail", str(error), "see the log of the database server")]
+    finally:
+        await store.close()
+    checks = [Check("store", "ok" if health.writable else "fail", f"PostgreSQL {health.version}",
+                    "" if health.writable else "connect to the primary")]  # fmt: skip
+    if health.migrations_pending:
+        checks.append(Check("migrations", "warn", f"{health.migrations_pending} pending", "they run when the gateway starts"))
+    if health.synchronous_commit not in ("on", "remote_apply"):
+        checks.append(Check("durability", "fail", f"synchronous_commit is {health.synchronous_commit}",
+                            "set it to on: a receipt promises that the message is kept"))  # fmt: skip
+    return checks
+
+
+def _ports(config: Config) -> list[Check]:
+    checks = []
+    for name, listener in (("as4", config.as4), ("plugin", config.plugin), ("operations", config.operations)):
+        host, port = split_bind(listener.bind)
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                checks.append(Check(f"port {name}", "warn", f"{listener.bind}: {error.strerror}",
+                                    f"fine if the gateway is running; else set [{name}] bind"))  # fmt: skip
+                continue
+        checks.append(Check(f"port {name}", "ok", f"{listener.bind} is free"))
+    return checks
+
+
+def split_bind(bind: str) -> tuple[str, int]:
+    """Host and port of `127.0.0.1:8443` or `[::]:8443`."""
+    host, _, port = bind.rpartition(":")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what an empty host means
+
+
+def _folder(folder: Path) -> Check:
+    place = folder if folder.exists() else folder.parent
+    try:
+        stat = place.stat()
+        import shutil
+
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        return Check("data folder", "fail", f"{folder}: {error.strerror}", "set [data] folder")
+    if folder.exists() and stat.st_mode & 0o077:
+        return Check("data folder", "warn", f"{folder} can be read by others", f"chmod 700 {folder}")
+    if free < 1 << 30:
+        return Check("data folder", "warn", f"{folder}: {free >> 20} MiB free", "make room")
+    return Check("data folder", "ok", f"{folder}: {free >> 30} GiB free")
+
+
+async def _reach(pmodes: PModeSet) -> list[Check]:
+    """DNS, TCP and TLS of every partner's endpoint."""
+    partners = [p for p in pmodes.parties if not pmodes.is_self(p.party_id) and p.endpoint]
+    return list(await asyncio.gather(*(_reach_one(p.name, p.endpoint, p.tls_ca) for p in partners)))
+
+
+async def _reach_one(name: str, endpoint: str, ca: bytes | None) -> Check:
+    url = urlsplit(endpoint)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    context = None
+    if url.scheme == "https":
+        context = ssl.create_default_context()
+        if ca:
+            context.load_verify_locations(cadata=ca if ca.startswith(b"0") else ca.decode())
+    label = f"reach {name}"
+    try:
+        async with asyncio.timeout(5):
+            _, writer = await asyncio.open_connection(url.hostname, port, ssl=context)
+    except socket.gaierror:
+        return Check(label, "warn", f"{url.hostname} has no address", "check the endpoint and the DNS")
+    except ssl.SSLCertVerificationError as error:
+        return Check(label, "warn", f"TLS: {error.verify_message}", "check the partner's server certificate, or set tls_ca")
+    except (OSError, TimeoutError) as error:
+        return Check(label, "warn", f"{url.hostname}:{port}: {error or 'no answer'}", "check firewall and endpoint")
+    writer.close()
+    return Check(label, "ok", f"{url.hostname}:{port} answers")

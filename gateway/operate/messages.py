@@ -1,0 +1,52 @@
+"""Looking at messages as an operator: every backend's, metadata only, payloads never."""
+
+from msgspec import Struct
+
+from gateway.errors import NotFound
+from gateway.stages import Step
+from gateway.store.api import Attempt, Message, MessageFilter, Store
+
+
+class Trace(Struct, frozen=True):
+    """A message with everything that happened to it."""
+
+    message: Message
+    attempts: list[Attempt]
+    events: list[dict]
+
+    @property
+    def steps(self) -> list[Step]:
+        """All stages, oldest first."""
+        steps = [*self.message.steps, *(step for attempt in self.attempts for step in attempt.steps)]
+        return sorted(steps, key=lambda step: step.started)
+
+
+async def listing(store: Store, wanted: MessageFilter) -> list[Message]:
+    """Messages, newest first."""
+    return await store.messages(wanted)
+
+
+async def one(store: Store, reference: str) -> Message:
+    """The message meant by an id, a MessageId, or a prefix of 8 characters or more.
+
+    Raises `NotFound` when there is none, or when several begin so.
+    """
+    found = await store.find(reference)
+    exact = [m for m in found if reference in (str(m.id), m.user_message.message_id)]
+    found = exact or found
+    if not found:
+        raise NotFound(f"no message {reference!r}: give an id, a MessageId, or 8 characters or more of either")
+    if len(found) > 1:
+        raise NotFound(f"{reference!r} fits {len(found)} messages: give more of it, or the id from `messages list`")
+    return found[0]
+
+
+async def trace(store: Store, reference: str) -> Trace:
+    """The message with its attempts and events. Raises `NotFound`."""
+    message = await one(store, reference)
+    events = await store.events(message=message.id, limit=500)
+    return Trace(
+        message,
+        await store.attempts(message.id),
+        [{"number": number, "at": at, "type": kind, **data} for number, at, kind, _, data in events],
+    )

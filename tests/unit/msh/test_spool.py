@@ -1,0 +1,68 @@
+"""The spool keeps ciphertext exactly, within its bounds, and leaves nothing behind."""
+
+import os
+
+import pytest
+
+from gateway.errors import Overloaded
+from gateway.msh.spool import IN_MEMORY, Spool, SpoolRoom
+
+
+@pytest.fixture
+def room(tmp_path):
+    return SpoolRoom(tmp_path, total=8 << 20, per_partner=4 << 20)
+
+
+@pytest.mark.parametrize("sizes", [[0], [10], [IN_MEMORY], [IN_MEMORY + 1], [3, 0, 2_000_000, 5], [1_000_000, 1_500_000]])
+@pytest.mark.parametrize("step", [7_001, 1 << 20])
+def test_parts_come_back_as_they_were(room, sizes, step):
+    parts = {f"p{n}@x": os.urandom(size) for n, size in enumerate(sizes)}
+    with Spool(room, "AP") as spool:
+        for cid, octets in parts.items():
+            spool.begin(cid)
+            for at in range(0, len(octets), step):
+                spool.write(octets[at : at + step])
+        spool.seal()
+        assert spool.size == sum(sizes)
+        for cid, octets in parts.items():
+            assert b"".join(spool.read(cid)) == octets
+            assert b"".join(spool.read(cid)) == octets  # and a second time
+
+
+def test_nothing_is_visible_in_the_folder(room, tmp_path):
+    with Spool(room, "AP") as spool:
+        spool.begin("p@x")
+        spool.write(os.urandom(3 << 20))
+        assert spool.on_disk
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_small_messages_never_touch_the_disk(room):
+    with Spool(room, "AP") as spool:
+        spool.begin("p@x")
+        spool.write(bytes(IN_MEMORY))
+        assert not spool.on_disk
+
+
+def test_one_partner_cannot_take_all_room(room):
+    with Spool(room, "A") as a, Spool(room, "B") as b:
+        a.begin("p@x")
+        a.write(bytes(4 << 20))
+        with pytest.raises(Overloaded):
+            a.write(b"x")
+        b.begin("p@x")
+        b.write(bytes(4 << 20))  # the other partner still has its share
+    with Spool(room, "A") as again:  # and room is given back
+        again.begin("p@x")
+        again.write(bytes(4 << 20))
+
+
+def test_the_total_is_bounded(tmp_path):
+    room = SpoolRoom(tmp_path, total=100, per_partner=100)
+    with Spool(room, "A") as a, Spool(room, "B") as b:
+        a.begin("p@x")
+        a.write(bytes(60))
+        b.begin("p@x")
+        with pytest.raises(Overloaded):
+            b.write(bytes(41))
+        b.write(bytes(40))
