@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from gateway.cli.local import config_option
+from gateway.cli.local import config_option, found_config
 from gateway.cli.output import json_option, show_json
 
 MARKS = {"ok": "✔", "warn": "!", "fail": "✘"}
@@ -25,7 +25,7 @@ def doctor(offline, as_json, config):
     from gateway import app
     from gateway.operate.doctor import examine
 
-    settings = app.load_config(config)
+    settings = app.load_config(config or found_config())
     checks = asyncio.run(
         examine(
             settings,

@@ -310,26 +310,29 @@ class Receiver:
     async def _refuse(self, error: EbmsError, progress: _Progress) -> Answer:
         """One security event, one Error signal; nothing else remains."""
         unit = progress.unit
+        if unit is not None:
+            claim = soap.Claim(unit.message_id, type(unit).__name__)
+        else:
+            claim = soap.claim(progress.envelope) if progress.envelope else soap.Claim(None, None)
         await self._refusals.note(
             error,
             source=progress.source,
-            claimed=unit.message_id if unit else None,
+            claimed=claim.message_id,
             envelope=progress.envelope,
             party=unit.from_party.value if isinstance(unit, UserMessage) else None,
         )
-        metrics.error(error.code, "inbound")
-        if isinstance(error, soap.MustUnderstandFault):
-            return Answer(error.status, SOAP_CONTENT_TYPE, soap.fault("MustUnderstand", error.wire))
-        if unit is not None and not isinstance(unit, UserMessage | PullRequest):
-            return Answer(400)  # never answer a signal with an Error signal [as4 2.5]
-        status = error.status
+        metrics.error(error.code, "verify" if error.uniform else "validate")
+        if claim.kind in ("Receipt", "Error"):
+            return Answer(400)  # a signal is never answered with an Error signal [as4 2.5]
+        if isinstance(error, soap.SoapFault):
+            return Answer(error.status, SOAP_CONTENT_TYPE, soap.fault(error.fault_code, error.wire))
         signal = error_for(
             error,
-            ref_to=unit.message_id if unit else None,
+            ref_to=claim.message_id,
             message_id=new_message_id(self._rooms.config.node.host),
             now=milliseconds(self._rooms.clock.now()),
         )
-        return Answer(status, SOAP_CONTENT_TYPE, self._sign_error(signal, progress.leg))
+        return Answer(error.status, SOAP_CONTENT_TYPE, self._sign_error(signal, progress.leg))
 
     def _sign_error(self, signal, leg: Leg | None) -> bytes:
         """Sign with the key of the addressed party, or of our only one; unsigned where there is none."""

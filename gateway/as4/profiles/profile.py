@@ -24,6 +24,8 @@ class Profile(Struct, frozen=True, kw_only=True):
     #: xmlenc11 rsa-oaep as (digest URI, MGF URI) pairs; key agreement methods as URIs.
     accept_oaep: frozenset[tuple[str, str]] = frozenset()
     accept_agreement: frozenset[str] = frozenset()
+    #: Curve URNs of ECDSA and ECDH-ES keys; unused by the other algorithms.
+    accept_curves: frozenset[str] = frozenset()
     four_corner: bool = True
     #: Uncompressed XML parts are canonicalised for their digest; above this they are refused.
     max_canonical_part: int = 8 << 20

@@ -1,0 +1,342 @@
+"""The inbound ladder of types: Envelope → Opened → Proven [threats 1.1].
+
+`open_envelope` judges everything that the envelope alone can tell, in this order: shape;
+the terms for the claimed sender; the signer's certificate, which must be one of those the
+terms name; the algorithms and what the signature covers; SignatureValue; the digests of
+the very nodes Messaging and Body. Only then is a content key worth unwrapping and a part
+worth reading. `PartProver` takes one part through decryption, digest and inflation, block
+by block; `prove` is the only maker of `Proven`, which `policy.accept` asks for.
+
+Everything after the verification works on Structs made from the verified nodes; no
+element leaves `open_envelope`.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+
+from msgspec import Struct
+
+from gateway.as4 import ns
+from gateway.as4.compression import Inflater
+from gateway.as4.header import read_messaging
+from gateway.as4.profiles.profile import Profile
+from gateway.as4.soap import read_envelope
+from gateway.as4.units import Error, MessageUnit, PartInfo, Receipt, Reference, UserMessage
+from gateway.as4.wss.decrypt import EncryptedKey, EncryptedPart, PartOpener, read_encryption
+from gateway.as4.wss.security import read_security
+from gateway.as4.wss.tokens import KeyReference, read_key_info, resolve
+from gateway.as4.wss.verify import (
+    Form,
+    PartDigest,
+    check_allowed,
+    check_coverage,
+    check_digest,
+    check_value,
+    digest_form,
+    read_signature,
+    read_signed_info,
+)
+from gateway.errors import (
+    CertificateRefused,
+    DecompressionFailure,
+    ExternalPayloadError,
+    FailedAuthentication,
+    FailedDecryption,
+    MimeInconsistency,
+    PolicyNoncompliance,
+    ValueInconsistent,
+)
+from gateway.stages import point
+
+
+class Terms(Struct, frozen=True):
+    """Under which rules a message is judged, chosen by what it claims [threats 1.1 step 5].
+
+    `signers` are the DER certificates accepted for the claimed party, active first.
+    """
+
+    profile: Profile
+    signers: tuple[bytes, ...]
+
+
+#: Gives the terms for an unproven unit; raises `EbmsError` when there are none.
+Choose = Callable[[MessageUnit], Terms]
+#: Checks a DER certificate (validity, usage, path); raises `CertificateRefused`.
+Trust = Callable[[bytes], None]
+
+
+class Opened(Struct, frozen=True):
+    """A message whose signature is right, as far as the envelope goes.
+
+    `references` are all of the signature in its order, `promised` those of the parts by
+    Content-ID: what the parts must still meet. `envelope` are the octets as received.
+    """
+
+    unit: MessageUnit
+    signer: bytes
+    references: tuple[Reference, ...]
+    promised: dict[str, Reference]
+    encrypted_key: EncryptedKey | None
+    encrypted_parts: dict[str, EncryptedPart]
+    envelope: bytes
+
+
+class Unauthenticated(Struct, frozen=True):
+    """A signal that nobody signed: it may be noted and shown, and decides nothing [as4 4.4]."""
+
+    unit: Receipt | Error
+    envelope: bytes
+
+
+def open_envelope(
+    octets: bytes, charset: str | None, *, choose: Choose, trust: Trust, allow_unsigned: bool = False
+) -> Opened | Unauthenticated:
+    """Open an envelope; `charset` is the parameter of its media type.
+
+    With `allow_unsigned` a Receipt or Error without signature is returned as
+    `Unauthenticated`; a signature that is there must be right all the same. `choose` is
+    called before the Security header is read, so that a refusal can name the message and
+    be signed by the party it was for; it changes nothing but the terms.
+
+    Raises what `soap.read_envelope`, `header.read_messaging` and `choose` raise,
+    `PolicyNoncompliance` for the kind of security, `FailedAuthentication` for its proof.
+    """
+    envelope = read_envelope(octets, charset)
+    unit = read_messaging(envelope.messaging)
+    terms = choose(unit)
+
+    header = None if envelope.security is None else read_security(envelope.security)
+    if header is None or header.signature is None:
+        if allow_unsigned and isinstance(unit, Receipt | Error):
+            return Unauthenticated(unit, octets)
+        raise PolicyNoncompliance("the message is not signed")
+    cids = _cids(unit)
+    signature = read_signature(header.signature)
+
+    reference = read_key_info(signature.key_info, header.element, envelope.ids, bare=False)
+    signer = _signer(reference, terms.signers, trust)
+
+    info = read_signed_info(signature.signed_info, 2 + len(cids))
+    check_allowed(info, terms.profile)
+    coverage = check_coverage(info.references, envelope.ids, envelope.messaging, envelope.body, cids)
+    encrypted_key, encrypted_parts = read_encryption(header, envelope.ids, cids, terms.profile)
+
+    check_value(signature, info, signer, terms.profile)
+    point("IB08")
+    check_digest(envelope.messaging, coverage.messaging)
+    check_digest(envelope.body, coverage.body)
+    point("IB09")
+    return Opened(unit, signer, info.references, coverage.parts, encrypted_key, encrypted_parts, octets)
+
+
+def _cids(unit: MessageUnit) -> frozenset[str]:
+    """The parts that must be signed and encrypted: one for each PartInfo."""
+    if not isinstance(unit, UserMessage):
+        return frozenset()
+    cids = [info.cid for info in unit.parts]
+    if None in cids:
+        raise ExternalPayloadError("a payload outside the message", where="eb:PartInfo/@href")
+    if len(set(cids)) != len(cids):
+        raise ValueInconsistent("two PartInfo for one part", where="eb:PartInfo/@href")
+    return frozenset(cids)
+
+
+def _signer(reference: KeyReference, signers: Sequence[bytes], trust: Trust) -> bytes:
+    """The pinned certificate that the signature names. Raises `FailedAuthentication`.
+
+    A certificate in the message counts only when it is byte for byte one of `signers`; other
+    names are looked up among them and nowhere else [threats 1.1 step 6, F01, F10]. Where one
+    name fits the active and the next certificate (a renewal with the same key), the first
+    that `trust` takes is meant.
+    """
+    refused = "the signer's certificate is not one of the claimed party's"
+    for certificate in resolve(reference, signers):
+        try:
+            trust(certificate)
+        except CertificateRefused as error:
+            refused = f"the signer's certificate is refused: {error}"
+            continue
+        return certificate
+    raise FailedAuthentication(refused)
+
+
+# -- parts ----------------------------------------------------------------------
+
+
+class PartLimits(Struct, frozen=True):
+    """Bounds of one part: its content, what is kept to canonicalise it, its inflation [threats 1.5]."""
+
+    content: int
+    canonical: int
+    ratio: int = 200
+    grace: int = 1 << 20
+
+
+class ProvenPart(Struct, frozen=True):
+    """One part that met its tag and its promised digest.
+
+    `size` and `sha256` are of the content; `wire_size` and `wire_digest` of what was
+    signed (still compressed, in the form `digest_form`). `mime_type` is the signed
+    property: MIME headers have no effect [threats D06].
+    """
+
+    cid: str
+    info: PartInfo
+    mime_type: str
+    size: int
+    sha256: bytes
+    compressed: bool
+    wire_size: int
+    wire_digest: bytes
+    digest_form: Form = "raw"
+
+
+class PartProver:
+    """Take one part from the wire to its content: decrypt, digest, inflate.
+
+    Exhaust `feed(block)` for every block, then call `finish`, then read `proven`. What
+    comes out before is unproven and may only go where it can still be undone.
+
+    Errors are told in the order of their cause, not of their discovery: a wrong tag
+    (0102) before a wrong digest (0101) before gzip or size (0303, 0007); otherwise a
+    flipped bit would be called a damaged gzip stream.
+    """
+
+    def __init__(self, opened: Opened, cid: str, content_key: bytes | None, limits: PartLimits) -> None:
+        if content_key is None:
+            raise FailedDecryption("no content key")
+        if cid not in opened.promised:
+            raise MimeInconsistency("a part that no PartInfo names", where="MIME part")
+        self._info = next(info for info in opened.unit.parts if info.cid == cid)
+        if self._info.value_of(ns.COMPRESSION_TYPE) not in (None, ns.GZIP):
+            raise ValueInconsistent(
+                "a compression other than gzip", where="eb:PartProperties/eb:Property[CompressionType]"
+            )
+        self._promised = opened.promised[cid]
+        form = _form(self._info, opened.encrypted_parts[cid])
+        self._digest = PartDigest(self._promised.digest_method, form, limits.canonical)
+        self._opener = PartOpener(content_key)
+        self._inflater = (
+            Inflater(limits.content, limits.ratio, limits.grace) if self._info.compressed else None
+        )
+        self._limit = limits.content
+        self._content = hashlib.sha256()
+        self._size = self._wire_size = 0
+        self._failure: DecompressionFailure | MimeInconsistency | None = None
+        self._proven: ProvenPart | None = None
+
+    def feed(self, block: bytes) -> Iterator[bytes]:
+        """Content that has become available. Unproven."""
+        octets = self._opener.update(block)
+        point("IB10")
+        self._wire_size += len(octets)
+        self._digest.update(octets)
+        if self._inflater is not None:
+            return self._inflate(octets)
+        if self._failure is None and octets:
+            if self._wire_size > self._limit:
+                self._failure = MimeInconsistency("a part too large", where="MIME part", status=413)
+            else:
+                self._content.update(octets)
+                self._size += len(octets)
+                return iter((octets,))
+        return iter(())
+
+    def _inflate(self, octets: bytes) -> Iterator[bytes]:
+        if self._failure is not None:
+            return
+        try:
+            for content in self._inflater.feed(octets):
+                self._content.update(content)
+                self._size += len(content)
+                yield content
+        except DecompressionFailure as failure:
+            self._failure = failure
+
+    def finish(self) -> Iterator[bytes]:
+        """Prove the part, or raise `FailedDecryption`, `FailedAuthentication`, `DecompressionFailure`,
+        `MimeInconsistency`. No content is left to give; the iterator is for callers that drain it."""
+        self._opener.finish()
+        point("IB11")
+        if not self._digest.meets(self._promised.digest):
+            point("IB12")
+            raise FailedAuthentication("a part does not have the digest that was signed")
+        if self._failure is not None:
+            raise self._failure
+        if self._inflater is not None:
+            self._inflater.finish()
+        self._proven = ProvenPart(
+            cid=self._info.cid,
+            info=self._info,
+            mime_type=self._info.mime_type or ns.OCTET_STREAM,
+            size=self._size,
+            sha256=self._content.digest(),
+            compressed=self._inflater is not None,
+            wire_size=self._wire_size,
+            wire_digest=self._promised.digest,
+            digest_form=self._digest.matched,
+        )
+        return iter(())
+
+    @property
+    def proven(self) -> ProvenPart:
+        """What was proven. `RuntimeError` before `finish` has returned."""
+        if self._proven is None:
+            raise RuntimeError("the part is not proven yet")
+        return self._proven
+
+
+def _form(info: PartInfo, encrypted: EncryptedPart) -> Form:
+    """What else than the octets the signer may have digested [as4 3.6].
+
+    The media type it had then stands, unsigned, at the EncryptedData; where that says
+    nothing, the signed MimeType does. Compressed parts are digested as they are.
+    """
+    if info.compressed:
+        return "raw"
+    form = digest_form(encrypted.mime_type)
+    return digest_form(info.mime_type) if form == "raw" else form
+
+
+# -- proven ---------------------------------------------------------------------
+
+_MAKER = object()
+
+
+class Proven(Struct, frozen=True):
+    """A user message of which nothing is unsigned, unencrypted or missing. Made by `prove` alone."""
+
+    user_message: UserMessage
+    parts: tuple[ProvenPart, ...]
+    signer: bytes
+    references: tuple[Reference, ...]
+    envelope: bytes
+    maker: object = None
+
+    def __post_init__(self) -> None:
+        if self.maker is not _MAKER:
+            raise TypeError("only prove() makes a Proven")
+
+
+def prove(opened: Opened, parts: Sequence[ProvenPart]) -> Proven:
+    """Hold what was promised against what came: the same parts, each once, each as signed.
+
+    Raises `MimeInconsistency` for a missing or repeated part, `FailedAuthentication` for
+    another digest. The parts of the result are in the order of PartInfo.
+    """
+    if not isinstance(opened, Opened) or not isinstance(opened.unit, UserMessage):
+        raise TypeError("only an opened user message can be proven")
+    found = {part.cid: part for part in parts}
+    if len(found) != len(parts) or found.keys() != opened.promised.keys():
+        raise MimeInconsistency("not exactly the described parts came", where="eb:PartInfo")
+    for cid, reference in opened.promised.items():
+        if found[cid].wire_digest != reference.digest:
+            raise FailedAuthentication("a part does not have the digest that was signed")
+    return Proven(
+        user_message=opened.unit,
+        parts=tuple(found[info.cid] for info in opened.unit.parts),
+        signer=opened.signer,
+        references=opened.references,
+        envelope=opened.envelope,
+        maker=_MAKER,
+    )

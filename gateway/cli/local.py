@@ -1,0 +1,42 @@
+"""Verbs that look into the store of this node."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+T = TypeVar("T")
+
+#: Where a configuration is found when none is named.
+DEFAULT_CONFIG = Path("gateway.toml")
+
+
+def config_option(command):
+    """`--config FILE`."""
+    return click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        envvar="GATEWAY_CONFIG",
+        help="gateway.toml; without it the one in this folder, if there is one. [GATEWAY_CONFIG]",
+    )(command)
+
+
+def on_store(config: Path | None, do: Callable[..., Awaitable[T]]) -> T:
+    """Run `do(store)` on the store of this node. Raises `StoreUnavailable`, `ConfigError`."""
+    from gateway import app
+
+    async def run() -> T:
+        store = await app.open_store(app.load_config(config or found_config()))
+        try:
+            return await do(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
+
+
+def found_config() -> Path | None:
+    """The configuration of this folder, or None."""
+    return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
