@@ -80,7 +80,7 @@ class Rooms:
     def check_signer(self, now: datetime) -> Callable[[bytes], None]:
         """A `Trust` callback: the signer's certificate is usable for signing at `now`."""
         def check(certificate: bytes) -> None:
-            check_certificate(certificate, use="sign", now=now)
+            check_certificate(certificate, use="sign", now=now, allow=self.config.trust)
 
         return check
 

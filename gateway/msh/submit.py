@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 
 from gateway import log, metrics
-from gateway.as4 import header, ns, xml
+from gateway.as4 import header, ns
 from gateway.as4.compression import Deflater, should_compress
 from gateway.as4.pmode import Leg
 from gateway.as4.policy import check_properties
@@ -179,7 +179,7 @@ class Submitter:
             parts=tuple(infos),
         )
         try:
-            header.read_messaging(xml.parse(header.write_messaging(message, "m").encode()))
+            header.check_sendable(message)
             check_properties(message, leg, PROFILES[leg.profile])
         except EbmsError as error:
             raise SubmissionRefused(
