@@ -76,6 +76,13 @@ async def open_store(config: Config) -> Store:
     return await PostgresStore.open(dsn_of(config), pool_size=config.store.pool_size)
 
 
+async def migrate(config: Config) -> list[str]:
+    """Bring the schema up to date; the names of the migrations that were run."""
+    from gateway.store.postgres.migrate import migrate as run
+
+    return await run(dsn_of(config))
+
+
 def dsn_of(config: Config) -> str:
     """The configured DSN, or that of this node's private PostgreSQL while it runs."""
     if config.store.dsn is not None:

@@ -9,6 +9,9 @@ dictionary look-up.
     GATEWAY_CRASH=IB21        SIGKILL at the first hit of IB21
     GATEWAY_CRASH=IB21:3      at the third hit
     GATEWAY_CRASH=IB21:1:pause    SIGSTOP instead (also: raise, delay, disk_full)
+    GATEWAY_CRASH=IB21,OB14   several points
+    GATEWAY_CRASH_ONCE=FILE   note a point in FILE before it strikes and leave noted ones alone, so
+                              that a process that is started again goes on to the next
     GATEWAY_POINTS=FILE       append the name of every point at its first hit
 """
 
@@ -145,20 +148,26 @@ class Struck(Exception):
     """Raised by a point in mode `raise`."""
 
 
-def _armed(setting: str | None) -> dict[str, list]:
+def _armed(setting: str | None, struck: str | None) -> dict[str, list]:
     if not setting:
         return {}
+    done: set[str] = set()
+    if struck and os.path.exists(struck):
+        with open(struck) as notes:
+            done = set(notes.read().split())
     found = {}
     for item in setting.split(","):
         name, _, rest = item.partition(":")
         count, _, mode = rest.partition(":")
         if name not in POINTS:
             raise ValueError(f"GATEWAY_CRASH names no known point: {name}")
-        found[name] = [int(count or 1), mode or "kill"]
+        if name not in done:
+            found[name] = [int(count or 1), mode or "kill"]
     return found
 
 
-_crash = _armed(os.environ.get("GATEWAY_CRASH"))
+_once = os.environ.get("GATEWAY_CRASH_ONCE")
+_crash = _armed(os.environ.get("GATEWAY_CRASH"), _once)
 _log = os.environ.get("GATEWAY_POINTS")
 _seen: set[str] = set()
 
@@ -178,6 +187,11 @@ def point(name: str) -> None:
 
 
 def _strike(name: str, mode: str) -> None:
+    if _once:
+        with open(_once, "a") as notes:
+            notes.write(name + "\n")
+            notes.flush()
+            os.fsync(notes.fileno())
     if mode == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif mode == "pause":

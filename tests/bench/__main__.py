@@ -1,0 +1,351 @@
+"""`make bench`: the product beside the protocol floor, in one run, as ratios.
+
+    receive   durable receive of 10 KB messages over HTTP: CPU of our worker process per message / floor
+    send      submit (REST) + send + receipt checked: CPU of our worker process per message / floor
+    large     a payload of 1 GiB in either direction: growth of the worker's resident memory
+
+One worker process, a private PostgreSQL, loopback. CPU of PostgreSQL and of the load generator is
+not counted (they are other processes). Prints one JSON object. `--quick` for a smoke run.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import aiohttp
+
+from gateway.as4.header import write_messaging
+from tests.bench.floor import Floor
+from tests.peer import Authority, Keys, Peer
+from tests.world import EE, LV, Listener, write_site
+
+ROOT = Path(__file__).parents[2]
+TICKS = os.sysconf("SC_CLK_TCK")
+EXCHANGE = """
+[[exchanges]]
+service = "QueryManager"
+service_type = "urn:oasis:names:tc:ebcore:ebrs:ebms:binding:1.0"
+action = "ExecuteQueryRequest"
+from_role = "http://sdg.europa.eu/edelivery/gateway"
+to_role = "http://sdg.europa.eu/edelivery/gateway"
+"""
+PAYLOAD = b"<record>" + b"".join(
+    f"<entry n='{n}'><name>Name {n * 7919 % 1000}</name><value>{n * 104729 % 99991:05d}</value></entry>".encode()
+    for n in range(180)
+) + b"</record>"
+PAYLOAD = PAYLOAD[: 10 << 10]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Site:
+    """A running gateway with one worker process."""
+
+    def __init__(self, folder: Path, keys: Keys, partner: Keys, profile: str, endpoint: str) -> None:
+        self.folder = folder
+        more = "" if profile.startswith("oots") else EXCHANGE
+        write_site(folder, keys, partner, profile=profile, endpoint=endpoint, more=more)
+        self.ports = {name: free_port() for name in ("as4", "plugin", "operations")}
+        text = (folder / "gateway.toml").read_text()
+        (folder / "gateway.toml").write_text(
+            text.replace("claimers = 4", "claimers = 8\nprocesses = 1")
+            + "".join(f'[{name}]\nbind = "127.0.0.1:{port}"\n' for name, port in self.ports.items())
+            + '[limits]\npart = "2GiB"\nmessage = "2GiB"\ndecompressed = "2GiB"\n[log]\nlevel = "error"\n'
+        )
+
+    def __enter__(self) -> "Site":
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", "run", "--config", str(self.folder / "gateway.toml")], cwd=ROOT
+        )
+        end = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.ports["operations"]), 1) as s:
+                s.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                if b" 200 " in s.recv(200):
+                    return self
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise SystemExit("the gateway did not start")
+            time.sleep(0.1)
+
+    def __exit__(self, *_) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+
+    @property
+    def worker(self) -> int:
+        """The process id of the one worker: the youngest Python child of the supervisor."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        python = [int(c) for c in children if b"python" in Path(f"/proc/{c}/cmdline").read_bytes().split(b"\0")[0]]
+        return python[-1]
+
+    def cpu(self) -> float:
+        """CPU seconds of the worker so far."""
+        fields = Path(f"/proc/{self.worker}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def rss(self) -> int:
+        """Resident memory of the worker, bytes."""
+        status = Path(f"/proc/{self.worker}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) << 10
+
+    def token(self) -> str:
+        out = subprocess.run(
+            [sys.executable, "-m", "gateway", "backends", "create", "bench", "--json", "--config",
+             str(self.folder / "gateway.toml")], cwd=ROOT, check=True, capture_output=True, text=True)
+        return json.loads(out.stdout)["token"]
+
+
+def floor_of(suite: str, header: str, count: int) -> dict[str, float]:
+    """CPU milliseconds of the bare operations; the least of five rounds, as noise only adds."""
+    floor = Floor(suite)
+    message = floor.send(header, PAYLOAD)
+    receipt = floor.receive(message)
+    found = {}
+    for name, run in (("receive", lambda: floor.receive(message)), ("send", lambda: floor.send(header, PAYLOAD)),
+                      ("check", lambda: floor.check(receipt))):
+        rounds = []
+        for _ in range(5):
+            begin = time.process_time()
+            for _ in range(count):
+                run()
+            rounds.append((time.process_time() - begin) / count * 1000)
+        found[name] = min(rounds)
+    return found
+
+
+async def post_all(url: str, messages: list, concurrency: int) -> None:
+    """POST every message once over kept connections; every answer must be a receipt."""
+    queue = list(reversed(messages))
+
+    async def run(session):
+        while queue:
+            sent = queue.pop()
+            async with session.post(url, data=sent.body, headers={"Content-Type": sent.content_type}) as answer:
+                body = await answer.read()
+                if answer.status != 200 or b"NonRepudiationInformation" not in body:
+                    raise SystemExit(f"no receipt: {answer.status} {body[:300]!r}")
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency)) as session:
+        await asyncio.gather(*(run(session) for _ in range(concurrency)))
+
+
+def bench_receive(suite: str, profile: str, count: int) -> dict:
+    authority = Authority()
+    keys, partner = Keys.make("LV", suite, authority), Keys.make("EE", suite, authority)
+    peer = Peer(EE, LV, partner, (keys.signing,), keys.encryption, profile)
+    with tempfile.TemporaryDirectory() as folder, Site(Path(folder) / "lv", keys, partner, profile, "http://127.0.0.1:9/x") as site:
+        url = f"http://127.0.0.1:{site.ports['as4']}/as4"
+        asyncio.run(post_all(url, [peer.message([("application/xml", PAYLOAD)]) for _ in range(count // 4)], 8))
+        rounds = []
+        floors = []
+        sample = peer.message([("application/xml", PAYLOAD)])
+        inner = write_messaging(sample.message, "m").partition(">")[2].removesuffix("</eb:Messaging>")
+        for _ in range(3):
+            messages = [peer.message([("application/xml", PAYLOAD)]) for _ in range(count)]
+            floors.append(floor_of(suite, inner, max(50, count // 5)))
+            begin, wall = site.cpu(), time.monotonic()
+            asyncio.run(post_all(url, messages, 8))
+            rounds.append(((site.cpu() - begin) / count * 1000, count / (time.monotonic() - wall)))
+        cost, floor = min(r[0] for r in rounds), min(f["receive"] for f in floors)
+        return {"suite": suite, "wire_bytes": len(sample.body), "cpu_ms": round(cost, 3), "floor_ms": round(floor, 3),
+                "ratio": round(cost / floor, 2), "per_second": round(max(r[1] for r in rounds))}
+
+
+def bench_send(suite: str, profile: str, count: int) -> dict:
+    from gateway.client import GatewayClient, Part
+
+    authority = Authority()
+    keys, partner = Keys.make("LV", suite, authority), Keys.make("EE", suite, authority)
+    peer = Peer(EE, LV, partner, (keys.signing,), keys.encryption, profile)
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    listener = Listener()
+
+    def answer(content_type, body):
+        opened, _ = peer.open(content_type, body)
+        return 200, "application/soap+xml", peer.receipt_for(opened.unit, opened.references)
+
+    listener.answer = answer
+    context = listener.running()
+    asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result()
+    with tempfile.TemporaryDirectory() as folder, Site(Path(folder) / "lv", keys, partner, profile, listener.url) as site:
+        client = GatewayClient(f"http://127.0.0.1:{site.ports['plugin']}", site.token())
+        properties = {"originalSender": "C1", "finalRecipient": "C4"}
+
+        def submit(number):
+            return [client.submit("AP_EE_01", "ExecuteQueryRequest", [Part(PAYLOAD, "application/xml")],
+                                  properties=properties) for _ in range(number)]
+
+        for submitted in submit(count // 4):
+            client.wait(submitted["id"], timeout=60)
+        sample = peer.message([("application/xml", PAYLOAD)])
+        inner = write_messaging(sample.message, "m").partition(">")[2].removesuffix("</eb:Messaging>")
+        rounds, floors = [], []
+        for _ in range(3):
+            floors.append(floor_of(suite, inner, max(50, count // 5)))
+            begin, wall = site.cpu(), time.monotonic()
+            submitted = submit(count)
+            while client.message(submitted[-1]["id"])["state"] != "ACKNOWLEDGED":
+                time.sleep(0.02)
+            end = time.monotonic() + 60
+            for one in submitted:
+                while client.message(one["id"])["state"] != "ACKNOWLEDGED" and time.monotonic() < end:
+                    time.sleep(0.02)
+            rounds.append(((site.cpu() - begin) / count * 1000, count / (time.monotonic() - wall)))
+        cost, floor = min(r[0] for r in rounds), min(f["send"] + f["check"] for f in floors)
+        asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result()
+        return {"suite": suite, "cpu_ms": round(cost, 3), "floor_ms": round(floor, 3), "ratio": round(cost / floor, 2),
+                "note": "submit over REST and status queries included", "per_second": round(max(r[1] for r in rounds))}
+
+
+class Watch:
+    """The highest resident memory of the worker while the body runs, over what it was before."""
+
+    def __init__(self, site: Site) -> None:
+        self._site, self._stop = site, threading.Event()
+
+    def __enter__(self) -> "Watch":
+        self.before = self.peak = self._site.rss()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._stop.wait(0.05):
+            self.peak = max(self.peak, self._site.rss())
+
+    @property
+    def growth(self) -> float:
+        return round((self.peak - self.before) / (1 << 20), 1)
+
+
+def bench_large(size: int) -> dict:
+    import hashlib
+
+    from msgspec.structs import replace
+
+    from gateway.as4 import ns
+    from gateway.as4.outbound import Draft, OutboundPart, secure
+    from gateway.as4.profiles import PROFILES
+    from gateway.as4.units import PartInfo, Property
+    from gateway.client import GatewayClient, Part
+    from tests.peer import split
+
+    block = os.urandom(1 << 20)
+    blocks = size >> 20
+    authority = Authority()
+    keys, partner = Keys.make("LV", "rsa", authority), Keys.make("EE", "rsa", authority)
+    peer = Peer(EE, LV, partner, (keys.signing,), keys.encryption, "oots/2.0")
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    got = {}
+
+    async def sink(request):
+        """Read the body without keeping it; answer over the references of the envelope."""
+        from aiohttp import web
+
+        head, total = bytearray(), 0
+        async for chunk in request.content.iter_chunked(1 << 20):
+            total += len(chunk)
+            if len(head) < 1 << 17:
+                head += chunk
+        got["bytes"] = total
+        boundary = request.headers["Content-Type"].split('boundary="')[1].split('"')[0].encode()
+        envelope, _ = split(request.headers["Content-Type"],
+                            bytes(head).split(b"\r\n--" + boundary)[0] + b"\r\n--" + boundary + b"--\r\n")
+        opened, _ = peer.open("application/soap+xml", envelope.octets)
+        return web.Response(body=peer.receipt_for(opened.unit, opened.references), content_type="application/soap+xml")
+
+    async def listen():
+        from aiohttp import web
+
+        runner = web.ServerRunner(web.Server(sink))
+        await runner.setup()
+        port = web.TCPSite(runner, "127.0.0.1", 0)
+        await port.start()
+        return port._server.sockets[0].getsockname()[1]
+
+    port = asyncio.run_coroutine_threadsafe(listen(), loop).result()
+    with tempfile.TemporaryDirectory() as folder, Site(Path(folder) / "lv", keys, partner, "oots/2.0", f"http://127.0.0.1:{port}/as4") as site:
+        url = f"http://127.0.0.1:{site.ports['as4']}/as4"
+        asyncio.run(post_all(url, [peer.message([("application/xml", PAYLOAD)]) for _ in range(40)], 4))
+        digest = hashlib.sha256()
+        for _ in range(blocks):
+            digest.update(block)
+        info = PartInfo("cid:large@peer.example", (Property(ns.MIME_TYPE, ns.OCTET_STREAM),))
+        message = replace(peer.header(), parts=(info,))
+        part = OutboundPart(info, info.cid, ns.OCTET_STREAM, blocks << 20, digest.digest())
+        wire = secure(Draft(message, (part,)), profile=PROFILES["oots/2.0"], key=partner.signing_key,
+                      recipient=keys.encryption, signature_token="bst", encryption_token="bst", entropy=os.urandom)
+
+        async def body():
+            for piece in wire.stream(lambda _: (block for _ in range(blocks))):
+                yield piece
+
+        async def receive():
+            headers = {"Content-Type": wire.content_type, "Content-Length": str(wire.content_length)}
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=900)) as session:
+                async with session.post(url, data=body(), headers=headers) as answer:
+                    text = await answer.read()
+                    if answer.status != 200 or b"NonRepudiation" not in text:
+                        raise SystemExit(f"no receipt: {answer.status} {text[:300]!r}")
+
+        with Watch(site) as inbound:
+            wall = time.monotonic()
+            asyncio.run(receive())
+            inbound_seconds = time.monotonic() - wall
+
+        source = Path(folder) / "large.bin"
+        with source.open("wb") as out:
+            for _ in range(blocks):
+                out.write(block)
+        client = GatewayClient(f"http://127.0.0.1:{site.ports['plugin']}", site.token(), timeout=900)
+        with Watch(site) as outbound:
+            wall = time.monotonic()
+            submitted = client.submit("AP_EE_01", "ExecuteQueryRequest",
+                                      [Part(source, "application/octet-stream", compress=False)],
+                                      properties={"originalSender": "C1", "finalRecipient": "C4"})
+            state = client.wait(submitted["id"], timeout=900)["state"]
+            outbound_seconds = time.monotonic() - wall
+        if state != "ACKNOWLEDGED" or got["bytes"] < blocks << 20:
+            raise SystemExit(f"the large message was not sent: {state}")
+    return {"mib": blocks, "inbound_growth_mib": inbound.growth, "inbound_mib_per_second": round(blocks / inbound_seconds),
+            "outbound_growth_mib": outbound.growth, "outbound_mib_per_second": round(blocks / outbound_seconds)}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(prog="make bench")
+    arguments.add_argument("--quick", action="store_true", help="small counts, 64 MiB: a smoke run")
+    arguments.add_argument("--only", choices=["receive", "send", "large"])
+    options = arguments.parse_args()
+    count = 60 if options.quick else 600
+    result = {}
+    if options.only in (None, "receive"):
+        result["receive"] = [bench_receive("rsa", "oots/2.0", count), bench_receive("ed25519", "edelivery-as4/2.0", count)]
+    if options.only in (None, "send"):
+        result["send"] = [bench_send("rsa", "oots/2.0", count // 3), bench_send("ed25519", "edelivery-as4/2.0", count // 3)]
+    if options.only in (None, "large"):
+        result["large"] = bench_large((64 << 20) if options.quick else (1 << 30))
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Processes are killed at every declared point; the checker counts at the end.
+
+The short form strikes every point once. `make failover` repeats that many times.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gateway.stages import POINTS
+from tests.failover.pair import Checker, Pair
+
+ROUNDS = 10 if os.environ.get("GATEWAY_FAILOVER") == "full" else 1
+SMALL, LARGE = b"<evidence>" + os.urandom(300).hex().encode() + b"</evidence>", os.urandom(1_600_000)
+
+#: Where a point is struck. IB12 needs a message that no gateway sends; MT ones a command.
+AT_LV = [name for name in POINTS if name.startswith("OB")]
+AT_EE = [name for name in POINTS if name.startswith(("IB", "DL"))]
+
+pytestmark = pytest.mark.failover
+
+
+@pytest.fixture
+def pair(tmp_path):
+    found = Pair(tmp_path)
+    yield found
+    found.stop()
+
+
+async def _post(url: str, sent) -> int:
+    import aiohttp
+
+    async with aiohttp.ClientSession() as session:
+        try:
+            async with session.post(url, data=sent.body, headers={"Content-Type": sent.content_type}) as answer:
+                body = await answer.read()
+                return 101 if b"EBMS:0101" in body else answer.status
+        except (aiohttp.ClientError, OSError):
+            return 0
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_a_kill_at_every_point_loses_nothing_and_doubles_nothing(pair, tmp_path, number):
+    struck = {"lv": tmp_path / "struck-lv", "ee": tmp_path / "struck-ee"}
+    points = {"lv": tmp_path / "points-lv", "ee": tmp_path / "points-ee"}
+    for node, names in ((pair.ee, AT_EE), (pair.lv, AT_LV)):
+        node.start(GATEWAY_CRASH=",".join(names), GATEWAY_CRASH_ONCE=str(struck[node.name]), GATEWAY_POINTS=str(points[node.name]))
+    checker = Checker(pair, tmp_path / "checker.jsonl")
+    checker.listen()
+    checker.consume()
+    spoilt = pair.peer.message([("application/octet-stream", SMALL)], digest=lambda *_: b"\0" * 32)
+
+    def left() -> set[str]:
+        done = {name for path in struck.values() if path.exists() for name in path.read_text().split()}
+        return set(AT_LV) | set(AT_EE) - done if not done else (set(AT_LV) | set(AT_EE)) - done
+
+    end = time.monotonic() + 240
+    while left():
+        assert time.monotonic() < end, f"points that were never hit: {sorted(left())}"
+        checker.submit(SMALL)
+        checker.submit(LARGE, SMALL)
+        if "IB12" in left():
+            asyncio.run(_post(f"http://127.0.0.1:{pair.ee.as4}/as4", spoilt))
+        time.sleep(0.2)
+    checker.wait_acknowledged()
+    checker.wait_delivered()
+    time.sleep(4)  # a lease: what would come again, comes now
+    checker.close()
+    figures = checker.judge()
+    print(figures)
+    # A message spoilt on the way was refused, and nothing of it stayed.
+    assert asyncio.run(_post(f"http://127.0.0.1:{pair.ee.as4}/as4", spoilt)) == 101
+    assert spoilt.message.message_id not in pair.ee.cli("messages", "list", "--json", "--limit", "500").stdout
+    # The webhook heard of every message at least once, under one id each.
+    ids = {}
+    for event in checker.events:
+        ids.setdefault(event["id"], event)
+    assert len(ids) >= figures["delivered"]
+
+
+def test_maintenance_may_be_killed_too(tmp_path):
+    """MT01: retention in the middle of a batch; MT03: between two migrations."""
+    from gateway.store.embedded import PrivatePostgres
+
+    server = PrivatePostgres(tmp_path / "pg")
+    dsn = server.start()
+    try:
+        config = tmp_path / "gateway.toml"
+        kek = tmp_path / "kek"
+        kek.write_bytes(os.urandom(32))
+        kek.chmod(0o600)
+        config.write_text(f'[store]\ndsn = "env:TEST_DSN"\n[keys]\nkey_encryption_key = "file:{kek}"\n')
+        environment = {**os.environ, "TEST_DSN": dsn}
+
+        def migrate(**more):
+            return subprocess.run([sys.executable, "-m", "gateway", "store", "migrate", "--config", str(config)],
+                                  env={**environment, **more}, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+
+        assert migrate(GATEWAY_CRASH="MT03").returncode == -9
+        again = migrate()
+        assert again.returncode == 0, again.stderr
+        assert migrate().stdout.strip() == "the schema is up to date"
+    finally:
+        server.stop()
+
+
+def test_the_whole_gateway_may_be_killed(pair, tmp_path):
+    """SIGKILL to the supervisor, in the middle of traffic; workers and database notice, and a new start goes on."""
+    pair.ee.start()
+    pair.lv.start()
+    checker = Checker(pair, tmp_path / "checker.jsonl").consume()
+    for node in (pair.ee, pair.lv):
+        for _ in range(5):
+            checker.submit(SMALL)
+        node.kill()
+        time.sleep(0.5)
+        node.start()
+    checker.wait_acknowledged()
+    checker.wait_delivered()
+    time.sleep(4)
+    checker.close()
+    print(checker.judge())
