@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, pem
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from msgspec.structs import replace
 
 from gateway import app
@@ -231,4 +231,4 @@ async def world(folder: Path, *, suite: str = "rsa", profile: str = "oots/2.0", 
             await gateway.close()
 
 
-__all__ = ["CALLER", "CORNERS", "EE", "LV", "Listener", "World", "datetime", "pem", "replace", "world", "write_site"]
+__all__ = ["CALLER", "CORNERS", "EE", "LV", "Listener", "World", "datetime", "replace", "world", "write_site"]

@@ -20,6 +20,7 @@ from gateway.as4.compression import Deflater, should_compress
 from gateway.as4.pmode import Leg
 from gateway.as4.policy import check_properties
 from gateway.as4.profiles import PROFILES
+from gateway.as4.related import CONTENT_ID
 from gateway.as4.units import AgreementRef, PartInfo, PartyId, Property, Service, UserMessage
 from gateway.clock import milliseconds, new_message_id
 from gateway.errors import EbmsError, SubmissionRefused, TooLarge
@@ -262,6 +263,11 @@ def _part_info(cid: str, part: PartSubmission, number: int) -> PartInfo:
         )  # fmt: skip
     if not part.mime_type.strip() or "/" not in part.mime_type:
         raise SubmissionRefused(f"part {number + 1} has no media type", field=f"parts[{number}].mime_type")
+    if not CONTENT_ID.fullmatch(cid):
+        raise SubmissionRefused(
+            f"the cid of part {number + 1} has other characters than A-Z a-z 0-9 . _ @ -", field=f"parts[{number}].cid",
+            hint="other characters break signatures at some partners; leave it out and the gateway makes one",
+        )  # fmt: skip
     return PartInfo(
         href=f"cid:{cid}", properties=tuple(Property(p.name, p.value, p.type) for p in part.properties)
     )

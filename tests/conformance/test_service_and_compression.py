@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import re
 
 import pytest
 
@@ -26,9 +27,9 @@ async def test_a_ping_is_receipted_and_not_delivered(lv, payloads):
 @assertion(25)
 async def test_a_ping_must_be_secured_like_any_message(lv):
     sent = lv.peer.message([], **PING)
-    body = sent.body.replace(b"<wsse:Security", b"<wsse:Security2").replace(b"</wsse:Security>", b"</wsse:Security2>")
+    body = re.sub(rb"<wsse:Security .*</wsse:Security>", b"", sent.body, flags=re.S)
     answer = await lv.post(sent.content_type, body)
-    assert answer.code in ("EBMS:0103", None) and not answer.unit.__class__.__name__ == "Receipt"
+    assert answer.code == "EBMS:0103"
 
 
 @assertion(25, 26)
@@ -103,9 +104,6 @@ async def test_character_set(lv, charset, accepted):
     lambda o: gzip.compress(b"\0" * (300 << 20), 9),  # a bomb: 1000 to one
 ])
 async def test_a_corrupt_part_is_0303(lv, spoil):
-    def spoilt(part):
-        return part
-
     content = os.urandom(500)
     octets = spoil(gzip.compress(content, mtime=0))
     info = PartInfo("cid:bad@peer.example", (
@@ -137,7 +135,7 @@ async def test_the_producer_hears_of_errors(lv):
 
 
 @assertion(34)
-@pytest.mark.parametrize("content", [b"", b"x", b"<a>\r\n</a>", os.urandom(200_000), b"z" * 3_000_000])
+@pytest.mark.parametrize("content", [b"", b"x", b"<a>\r\n</a>", os.urandom(200_000), os.urandom(900_000).hex().encode()])
 async def test_payloads_are_delivered_as_they_were(lv, content):
     sent = lv.peer.message([("application/octet-stream", content)])
     check_receipt(await lv.give(sent), sent)
