@@ -73,14 +73,18 @@ async def open_store(config: Config) -> Store:
     """The message store. Raises `StoreUnavailable`, `ConfigError`."""
     from gateway.store.postgres import PostgresStore
 
-    return await PostgresStore.open(dsn_of(config), pool_size=config.store.pool_size)
+    return await PostgresStore.open(dsn_of(config), pool_size=config.store.pool_size, migrate=False)
 
 
-async def migrate(config: Config) -> list[str]:
-    """Bring the schema up to date; the names of the migrations that were run."""
-    from gateway.store.postgres.migrate import migrate as run
+async def migrate(config: Config) -> int:
+    """Bring the schema up to date; how many migrations were run."""
+    from gateway.store.postgres import PostgresStore
 
-    return await run(dsn_of(config))
+    store = await PostgresStore.open(dsn_of(config), pool_size=2, migrate=False)
+    try:
+        return await store.migrate()
+    finally:
+        await store.close()
 
 
 def dsn_of(config: Config) -> str:

@@ -216,11 +216,11 @@ class PartProver:
         form = _form(self._info, opened.encrypted_parts[cid])
         self._digest = PartDigest(self._promised.digest_method, form, limits.canonical)
         self._opener = PartOpener(content_key)
-        self._inflater = (
-            Inflater(limits.content, limits.ratio, limits.grace) if self._info.compressed else None
-        )
+        self._inflater = Inflater(limits.content, limits.ratio, limits.grace) if self._info.compressed else None
         self._limit = limits.content
-        self._content = hashlib.sha256()
+        # Uncompressed, the content is what was signed, and its digest is made already.
+        once = self._inflater is None and self._promised.digest_method == ns.SHA256
+        self._content = None if once else hashlib.sha256()
         self._size = self._wire_size = 0
         self._failure: DecompressionFailure | MimeInconsistency | None = None
         self._proven: ProvenPart | None = None
@@ -237,7 +237,8 @@ class PartProver:
             if self._wire_size > self._limit:
                 self._failure = MimeInconsistency("a part too large", where="MIME part", status=413)
             else:
-                self._content.update(octets)
+                if self._content is not None:
+                    self._content.update(octets)
                 self._size += len(octets)
                 return iter((octets,))
         return iter(())
@@ -270,7 +271,7 @@ class PartProver:
             info=self._info,
             mime_type=self._info.mime_type or ns.OCTET_STREAM,
             size=self._size,
-            sha256=self._content.digest(),
+            sha256=self._digest.raw if self._content is None else self._content.digest(),
             compressed=self._inflater is not None,
             wire_size=self._wire_size,
             wire_digest=self._promised.digest,

@@ -13,6 +13,10 @@ Promises (a contract suite runs them against every store)
 - Only the state changes of `states.py` happen; SQL refuses any other.
 - `OutcomeUnknown` means a commit was sent and its fate is not known. `StoreUnavailable`
   means nothing was written.
+- An event is written in the commit of the change it tells of, and with it one `notify` job
+  for each webhook of the message's backend that wants its type. The data of that job is
+  the event's, with `id` (the same for all webhooks), `type`, `message_id` and
+  `conversation_id` added.
 """
 
 from collections.abc import AsyncIterator
@@ -82,7 +86,7 @@ class Received(Struct, frozen=True):
 
     `stored`: the first time. `duplicate`: `receipt` is the stored one, `same_references`
     tells whether it fits the octets of this copy. `conflict`: the id is taken by another
-    content; nothing was changed.
+    content; nothing was changed, and `receipt` is empty. `id` is of the stored message.
     """
 
     outcome: Literal["stored", "duplicate", "conflict"]
@@ -127,7 +131,6 @@ class Stored(Struct, frozen=True):
 class Part(Struct, frozen=True, kw_only=True):
     """A stored payload. `inline` is sealed; None means chunk rows, or purged."""
 
-    id: UUID
     number: int
     info: PartInfo
     cid: str
@@ -157,7 +160,11 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 
 class Message(Struct, frozen=True, kw_only=True):
-    """A stored message of either direction. `wrapped_key` is None once it is purged."""
+    """A stored message of either direction. `wrapped_key` is None once it is purged.
+
+    `attempts` counts the attempts that were begun. `next_attempt_at` is set while a send job
+    waits for its time.
+    """
 
     id: UUID
     direction: Direction
@@ -205,17 +212,20 @@ JobKind = Literal["send", "deliver", "notify"]
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """A claimed job. `attempt` counts claims, this one included.
+    """A claimed job. `attempt` counts claims, this one included; for `send` those since the
+    last attempt that was finished, so that a message that kills its worker stands out.
 
     `queue` separates those who may claim: the partner for `send`, the backend for
     `deliver`, the webhook id for `notify`. `data` is the event of a `notify` job.
+    `claim` is None and `lease_until` the due time for a job that nobody holds; only
+    `delivery` returns such.
     """
 
     id: UUID
     kind: JobKind
     queue: str
     message: UUID | None
-    claim: UUID
+    claim: UUID | None
     attempt: int
     created_at: datetime
     lease_until: datetime
@@ -231,7 +241,10 @@ class NewEvent(Struct, frozen=True):
 
 
 class AttemptResult(Struct, frozen=True, kw_only=True):
-    """How an attempt ended, and what becomes of the message. `retry_in` is in seconds."""
+    """How an attempt ended, and what becomes of the message. `retry_in` is in seconds.
+
+    The error is the message's from then on; an acknowledged one has none.
+    """
 
     state: Literal["ACKNOWLEDGED", "WAITING_FOR_RETRY", "FAILED"]
     outcome: str
@@ -319,18 +332,27 @@ class Store(Protocol):
 
     # inbound
     async def receive_once(self, message: NewInbound) -> Received:
-        """Store a message whose parts are all inline, in one statement."""
+        """Store a message whose parts are all inline, in one statement. Writes the event
+        `message.received`, and a `deliver` job unless the backend is None."""
         ...
 
-    def receiving(self, id: UUID) -> AbstractAsyncContextManager[Receiving]: ...
+    def receiving(self, id: UUID) -> AbstractAsyncContextManager[Receiving]:
+        """For messages with large parts. How many are open at once is bounded."""
+        ...
 
     # outbound
-    async def submit_once(self, message: NewOutbound) -> Stored: ...
+    async def submit_once(self, message: NewOutbound) -> Stored:
+        """Store a submission whose parts are all inline, with its `send` job and the event
+        `message.accepted`. The same again, by MessageId or by idempotency key, returns the
+        first one, `replayed`. Raises `SubmissionConflict` when either is taken by something
+        else, or the MessageId by another backend."""
+        ...
 
     def submitting(self, id: UUID) -> AbstractAsyncContextManager[Submitting]: ...
 
     async def begin_attempt(self, job: Job, *, node: str, references: tuple[Reference, ...]) -> int:
-        """Write the attempt row; its number. Committed before the socket opens. `ClaimLost`."""
+        """Write the attempt row; its number. Committed before the socket opens. An attempt that
+        a lost worker left open ends as `lost`. `ClaimLost`."""
         ...
 
     async def finish_attempt(self, job: Job, attempt: int, result: AttemptResult) -> None:
@@ -339,7 +361,8 @@ class Store(Protocol):
 
     async def settle_late(self, message: UUID, receipt: bytes, events: tuple[NewEvent, ...]) -> bool:
         """An authentic receipt came outside an attempt: SUBMITTED, WAITING_FOR_RETRY or FAILED
-        becomes ACKNOWLEDGED and its send job ends. False when there was nothing to change."""
+        becomes ACKNOWLEDGED and its send job ends; whoever holds it loses the claim. From
+        FAILED there is an audit entry. False when there was nothing to change."""
         ...
 
     async def fail_late(
@@ -348,10 +371,13 @@ class Store(Protocol):
         """An authentic, final error came outside an attempt. False when nothing changed."""
         ...
 
-    async def cancel(self, message: UUID) -> bool: ...
+    async def cancel(self, message: UUID) -> bool:
+        """Stop trying to send. False when it is settled, or an attempt is running at this moment."""
+        ...
 
     async def requeue(self, message: UUID) -> bool:
-        """Make a FAILED or waiting outbound message due at once, same MessageId. False: not possible."""
+        """Make a FAILED or waiting outbound message due at once, same MessageId; or an inbound one
+        whose delivery is parked. False: not possible, or somebody is at it."""
         ...
 
     # jobs
@@ -373,7 +399,9 @@ class Store(Protocol):
         """Stop trying; the job stays visible. `ClaimLost`."""
         ...
 
-    async def finish_notify(self, job_id: UUID, claim: UUID) -> None: ...
+    async def finish_notify(self, job_id: UUID, claim: UUID) -> None:
+        """The webhook was told; the job is gone. `ClaimLost`."""
+        ...
 
     async def finish_delivery(
         self, job_id: UUID, claim: UUID, events: tuple[NewEvent, ...], steps: tuple[Step, ...] = ()
@@ -386,7 +414,7 @@ class Store(Protocol):
         """The `deliver` job as it stands, claimed or not; None if it is not that backend's."""
         ...
 
-    async def wait_for_work(self, timeout: float) -> None:
+    async def wait_for_work(self, timeout: float) -> None:  # noqa: ASYNC109 - a wait, not a limit
         """Return when a job may have become due (NOTIFY), or after `timeout` seconds."""
         ...
 
@@ -400,7 +428,8 @@ class Store(Protocol):
     async def find(
         self, message_id: str, *, direction: Direction | None = None, backend: str | None = None
     ) -> list[Message]:
-        """Messages by MessageId, or by an unambiguous prefix (8 characters or more) of id or MessageId."""
+        """Messages by MessageId, or by a prefix (8 characters or more) of id or MessageId. Exact
+        matches first, then the newest; 20 at most."""
         ...
 
     async def messages(self, wanted: MessageFilter) -> list[Message]:
@@ -413,32 +442,46 @@ class Store(Protocol):
         """The sealed chunks of a part, in order, starting at chunk `first`."""
         ...
 
-    async def events(self, *, backend: str | None = None, message: UUID | None = None, after: int = 0,
-                     limit: int = 100) -> list[tuple[int, datetime, str, UUID | None, dict[str, Any]]]: ...
+    async def events(
+        self, *, backend: str | None = None, message: UUID | None = None, after: int = 0, limit: int = 100
+    ) -> list[tuple[int, datetime, str, UUID | None, dict[str, Any]]]:
+        """(number, time, type, message, data), oldest first. Whoever follows the numbers misses none,
+        so without `message` the newest may appear a little late."""
+        ...
 
     # retention
     async def purge(self, *, delivered_before: float, settled_before: float, limit: int = 100) -> int:
-        """Erase wrapped keys, inline content and chunks of inbound messages DELIVERED for longer than
-        `delivered_before` seconds and outbound ones ACKNOWLEDGED, FAILED or CANCELLED for longer than
-        `settled_before`; they become PURGED (FAILED stays FAILED). The number erased."""
+        """Erase wrapped keys, inline content and chunks of inbound messages DELIVERED (of the test
+        service: RECEIVED) for longer than `delivered_before` seconds and outbound ones ACKNOWLEDGED,
+        FAILED or CANCELLED for longer than `settled_before`; they become PURGED (FAILED stays
+        FAILED). Header, envelope, receipt and digests stay, and the ids stay known. At most `limit`;
+        the number erased."""
         ...
 
     # registry
     async def add_client(self, client: Client, token_hash: bytes) -> None: ...
 
-    async def client_by_token(self, token_hash: bytes) -> Client | None: ...
+    async def client_by_token(self, token_hash: bytes) -> Client | None:
+        """The client, revoked or not."""
+        ...
 
     async def clients(self) -> list[Client]: ...
 
-    async def revoke_client(self, id: str) -> bool: ...
+    async def revoke_client(self, id: str) -> bool:
+        """False when there is none, or it was revoked before."""
+        ...
 
     async def add_webhook(self, webhook: Webhook) -> None: ...
 
     async def webhooks(self, *, backend: str | None = None) -> list[Webhook]: ...
 
-    async def remove_webhook(self, id: str, backend: str) -> bool: ...
+    async def remove_webhook(self, id: str, backend: str) -> bool:
+        """The webhook and its open `notify` jobs. False when there is none of that backend."""
+        ...
 
-    async def disable_webhook(self, id: str) -> None: ...
+    async def disable_webhook(self, id: str) -> None:
+        """No new jobs; those that are open stay."""
+        ...
 
     # audit
     async def audit(self, entry: AuditEntry) -> None: ...

@@ -11,7 +11,7 @@ from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -126,14 +126,23 @@ def check_public_key(key: PublicKeyTypes) -> None:
             raise ValueError("Ed25519 key of small order")
 
 
+#: What reading a certificate, its extensions or its key may raise, instead of one kind of error.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+
 def public_key_of(certificate: bytes) -> PublicKeyTypes:
     """The checked public key of a DER certificate. Raises `ValueError`."""
     try:
         key = x509.load_der_x509_certificate(certificate).public_key()
-    except (ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"certificate: {error}") from None
-    except Exception as error:  # UnsupportedAlgorithm and what a later release may add
-        raise ValueError(f"key of the certificate: {error}") from None
     check_public_key(key)
     return key
 

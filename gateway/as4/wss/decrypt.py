@@ -137,9 +137,7 @@ def _required(found: Mapping[str, Element], *tags: str) -> list[Element]:
     return [found[tag] for tag in tags]
 
 
-def _read_key(
-    element: Element, header: SecurityHeader, ids: Mapping[str, Element], profile: Profile
-) -> EncryptedKey:
+def _read_key(element: Element, header: SecurityHeader, ids: Mapping[str, Element], profile: Profile) -> EncryptedKey:
     found = children(element, _ENCRYPTION_METHOD, _KEY_INFO, _CIPHER_DATA, _REFERENCE_LIST)
     method, key_info, data = _required(found, _ENCRYPTION_METHOD, _KEY_INFO, _CIPHER_DATA)
     wrapped = octets_of(only(data, _CIPHER_VALUE))
@@ -311,6 +309,11 @@ class PartOpener:
 
     def update(self, block: bytes) -> bytes:
         """The plaintext that has become available; it may be empty, and it is unproven."""
+        if self._cipher is not None and len(block) >= TAG_SIZE:
+            # The usual case, with one copy: large blocks pay for each in page faults.
+            ready = self._held + memoryview(block)[:-TAG_SIZE]
+            self._held = block[-TAG_SIZE:]
+            return self._cipher.update(ready)
         held = self._held + block
         if self._cipher is None:
             if len(held) < IV_SIZE:

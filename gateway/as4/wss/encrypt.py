@@ -7,9 +7,9 @@ because a key and an IV used twice give both plaintexts away [threats E13].
 
 from collections.abc import Callable, Sequence
 
-from cryptography import x509
 from cryptography.hazmat.primitives import keywrap
 from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from gateway.as4 import ns
 from gateway.as4.pmode import TokenReference
 from gateway.as4.profiles.profile import Profile
-from gateway.as4.wss.algorithms import CONTENT_KEY_SIZES, check_public_key, curve_uri, encode_base64, oaep
+from gateway.as4.wss.algorithms import CONTENT_KEY_SIZES, curve_uri, encode_base64, oaep, public_key_of
 from gateway.as4.wss.tokens import write_reference
 from gateway.as4.xml import quoted
 from gateway.errors import CertificateRefused, SendFailed
@@ -101,9 +101,8 @@ def encrypted_key(
     Raises `CertificateRefused` when its key does not fit the profile.
     """
     try:
-        public = x509.load_der_x509_certificate(recipient).public_key()
-        check_public_key(public)
-    except Exception as error:
+        public = public_key_of(recipient)
+    except ValueError as error:
         raise CertificateRefused("key", f"the recipient's key cannot be used: {error}") from None
     token_xml, str_xml = write_reference(token, recipient, (), token_id)
     if profile.key_protection == "key-transport":
@@ -121,7 +120,9 @@ def encrypted_key(
     )
 
 
-def _agreed(content_key, public, profile: Profile, recipient: str, entropy) -> tuple[bytes, str]:
+def _agreed(
+    content_key: bytes, public: PublicKeyTypes, profile: Profile, recipient: str, entropy: Callable[[int], bytes]
+) -> tuple[bytes, str]:
     """Ephemeral-static agreement, HKDF, AES key wrap: a new key pair and a new salt each time."""
     if isinstance(public, x25519.X25519PublicKey) and ns.X25519 in profile.accept_agreement:
         algorithm, ephemeral = ns.X25519, x25519.X25519PrivateKey.generate()
@@ -170,9 +171,7 @@ def encrypted_data(data_id: str, key_id: str, cid: str, mime_type: str, algorith
 
     `cid` has been through `sign.part_reference`.
     """
-    return _ENCRYPTED_DATA.format(
-        id=data_id, key_id=key_id, cid=cid, mime_type=quoted(mime_type), algorithm=algorithm
-    )
+    return _ENCRYPTED_DATA.format(id=data_id, key_id=key_id, cid=cid, mime_type=quoted(mime_type), algorithm=algorithm)
 
 
 def new_content_key(profile: Profile, entropy: Callable[[int], bytes]) -> bytes:

@@ -65,9 +65,7 @@ def signed_info(algorithm: str, references: Sequence[Reference]) -> str:
     )
 
 
-def sign(
-    key: SigningKey, references: Sequence[Reference], *, token: TokenReference, token_id: str
-) -> tuple[str, str]:
+def sign(key: SigningKey, references: Sequence[Reference], *, token: TokenReference, token_id: str) -> tuple[str, str]:
     """(BinarySecurityToken or "", ds:Signature). The token stands before the signature [bsp R5205]."""
     info = signed_info(key.algorithm, references)
     value = encode_base64(key.sign(info.encode("ascii")))

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from gateway.as4 import ns
 from gateway.as4.pmode import TokenReference
-from gateway.as4.wss.algorithms import encode_base64
+from gateway.as4.wss.algorithms import UNREADABLE, encode_base64
 from gateway.as4.wss.names import name_text, same_name
 from gateway.as4.wss.security import children, octets_of, only, refuse
 from gateway.as4.xml import Element, parse
@@ -68,7 +68,7 @@ class KeyReference(Struct, frozen=True, omit_defaults=True):
             return self.serial is None or (
                 self.serial == certificate.serial_number and same_name(self.issuer, certificate.issuer)
             )
-        except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        except UNREADABLE:
             return False
 
 

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import uvloop
 
 from tests.unit.wire import Pki, Raw
 
@@ -25,3 +26,8 @@ async def connect():
     yield open_
     for raw in made:
         raw.writer.close()
+
+
+def pytest_asyncio_loop_factories(config, item):
+    """Workers run on uvloop, everything else on asyncio's own loop."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

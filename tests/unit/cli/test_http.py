@@ -8,19 +8,12 @@ import time
 
 import h11
 import pytest
-import uvloop
 
 from gateway.cli.http import HEAD_BYTES, HttpServer, ServerSettings, check_head
 from gateway.cli.listeners import open_listener
 from gateway.web.limits import Limited, RequestLimits
 
 POST = b"POST /as4 HTTP/1.1\r\nHost: x\r\n"
-
-
-@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
-def event_loop_policy(request):
-    """Workers run on uvloop, everything else on asyncio's own loop."""
-    return request.param()
 
 
 class Echo:

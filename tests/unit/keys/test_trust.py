@@ -143,7 +143,10 @@ class TestWeakness:
     @pytest.mark.parametrize(("exponent", "fine"), [(3, True), (65_537, True), ((1 << 32) - 1, True), ((1 << 33) - 1, False)])
     def test_exponents(self, exponent, fine):
         der = certificate(rsa.RSAPublicNumbers(exponent, (1 << 2047) | 1).public_key())
-        accept(der) if fine else pytest.raises(CertificateRefused, accept, der)
+        if fine:
+            accept(der)
+        else:
+            assert reason(der) == "weak-key"
 
     @pytest.mark.parametrize(("curve", "fine"), [
         (ec.SECP256R1, True), (ec.SECP384R1, True), (ec.SECP521R1, True), (ec.BrainpoolP256R1, True),
@@ -155,7 +158,10 @@ class TestWeakness:
                 der = certificate(ec.generate_private_key(curve()).public_key())
         except Exception as unsupported:
             pytest.skip(str(unsupported))
-        accept(der) if fine else pytest.raises(CertificateRefused, accept, der)
+        if fine:
+            accept(der)
+        else:
+            assert reason(der) == "weak-key"
 
     def test_other_kinds_of_keys(self):
         with warnings.catch_warnings(action="ignore"):

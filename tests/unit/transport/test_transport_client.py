@@ -8,7 +8,6 @@ import ssl
 import time
 
 import pytest
-import uvloop
 
 from gateway import stages
 from gateway.errors import DeliveryDelayed, DeliveryRefused, SendFailed, StoreUnavailable
@@ -19,12 +18,6 @@ from gateway.transport.egress import EgressPolicy
 
 QUICK = Timeouts(connect=0.4, idle=0.4, answer=0.4)
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/soap+xml\r\nContent-Length: 4\r\n\r\n<ok>"
-
-
-@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
-def event_loop_policy(request):
-    """Workers run on uvloop, everything else on asyncio's own loop."""
-    return request.param()
 
 
 class Partner:
@@ -466,6 +459,7 @@ async def test_a_ca_as_der(client, partner, pki):
     assert (await post(client(), f"https://127.0.0.1:{port}/", ca=der)).status == 200
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 async def test_no_downgrade(client, partner, pki):
     old = pki.server_context()
     old.minimum_version = ssl.TLSVersion.TLSv1

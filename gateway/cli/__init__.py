@@ -1,0 +1,1 @@
+"""The command line: `gateway <noun> <verb>`, and the processes of `gateway run`."""

@@ -1,0 +1,380 @@
+"""The sections of `gateway.toml`. Every field is described in the docstring of its Struct.
+
+The descriptions are for operators: docs/configuration.md is made from them, and a test
+fails when a field has none. Defaults are such that a minimal file is a few lines.
+"""
+
+import ipaddress
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from gateway.config.strict import Dsn, Duration, Secret, Size, build, read_toml, shape_of, suggestion, value_of
+from gateway.errors import ConfigError
+
+PREFIX = "GATEWAY__"
+
+#: Suites for TLS 1.2: forward secrecy and AEAD only [as4 1.6]. TLS 1.3 has its own, all of them good.
+TLS12_CIPHERS = "ECDHE+AESGCM:ECDHE-ECDSA-AES128-CCM:ECDHE-ECDSA-AES256-CCM"
+
+
+def _between(value: int, least: int, most: int, name: str) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name}: expected {least} to {most}")
+
+
+def _bind(text: str) -> None:
+    """Refuse what is not `host:port`, `:port` or `[v6]:port`."""
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]*):(\d{1,5})", text)
+    if not match or int(match[2]) > 65_535:
+        raise ValueError('bind: expected ADDRESS:PORT such as "127.0.0.1:8443" or "[::]:8443"')
+
+
+class Node(Struct, frozen=True):
+    """Which node this is.
+
+    name: Name of the node in logs, metrics and attempts. Default: the host name.
+    host: Right-hand side of the MessageIds this node makes. Default: the host of `as4.public_url`, else the name.
+    """
+
+    name: str = ""
+    host: str = ""
+
+
+class Data(Struct, frozen=True):
+    """Where the node keeps files of its own.
+
+    folder: Spool, and the private PostgreSQL where `store.dsn` is not set. Made with mode 0700.
+    """
+
+    folder: Path = Path("data")
+
+
+class Store(Struct, frozen=True):
+    """The message store.
+
+    dsn: PostgreSQL to use: `postgresql://user@host/database` without a password, or `file:`, `env:` or `credential:`
+        for the whole text. Without it the node runs a private PostgreSQL in the data folder.
+    pool_size: Connections a worker process holds at most.
+    """
+
+    dsn: Dsn | None = None
+    pool_size: int = 8
+
+    def __post_init__(self) -> None:
+        _between(self.pool_size, 2, 200, "pool_size")
+
+
+class Tls(Struct, frozen=True):
+    """TLS of a listener. Without this table the listener speaks plain HTTP, for a proxy in front of it.
+
+    certificate: PEM file with the server certificate and its chain.
+    key: PEM file with the private key. Default: it stands in `certificate`.
+    password: Reference to the password of the private key.
+    client_ca: PEM file with the CAs whose client certificates are asked for.
+    require_client_certificate: Refuse clients without a certificate from `client_ca`.
+    minimum_version: Oldest TLS version spoken.
+    ciphers: OpenSSL cipher list for TLS 1.2.
+    """
+
+    certificate: Path
+    key: Path | None = None
+    password: Secret | None = None
+    client_ca: Path | None = None
+    require_client_certificate: bool = False
+    minimum_version: Literal["1.2", "1.3"] = "1.2"
+    ciphers: str = TLS12_CIPHERS
+
+    def __post_init__(self) -> None:
+        if self.require_client_certificate and self.client_ca is None:
+            raise ValueError("require_client_certificate needs client_ca")
+
+
+class As4(Struct, frozen=True):
+    """The AS4 listener: where partners send to.
+
+    bind: Address and port.
+    tls: TLS of the listener; without it plain HTTP.
+    paths: Paths that take AS4 messages. The later ones are what Domibus and Harmony answer on.
+    public_url: The URL partners know, for checks and for MessageIds.
+    """
+
+    bind: str = "127.0.0.1:8443"
+    tls: Tls | None = None
+    paths: tuple[str, ...] = ("/as4", "/services/msh", "/domibus/services/msh")
+    public_url: str | None = None
+
+    def __post_init__(self) -> None:
+        _bind(self.bind)
+        for path in self.paths:
+            if not re.fullmatch(r"/[^\s?#]*", path):
+                raise ValueError(f"paths: {path!r} is not a path; it starts with / and has no blank, ? or #")
+        if not self.paths:
+            raise ValueError("paths: at least one is needed")
+        if self.public_url is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", self.public_url):
+            raise ValueError("public_url: expected https://host/path")
+
+
+class Listener(Struct, frozen=True):
+    """The plugin API: where backends submit and fetch messages.
+
+    bind: Address and port.
+    tls: TLS of the listener; without it plain HTTP.
+    """
+
+    bind: str = "127.0.0.1:8080"
+    tls: Tls | None = None
+
+    def __post_init__(self) -> None:
+        _bind(self.bind)
+
+
+class Operations(Struct, frozen=True):
+    """Health and metrics: /livez, /readyz, /metrics.
+
+    bind: Address and port. Not for the internet.
+    """
+
+    bind: str = "127.0.0.1:9090"
+
+    def __post_init__(self) -> None:
+        _bind(self.bind)
+
+
+class Workers(Struct, frozen=True):
+    """Processes and what runs in each.
+
+    processes: Worker processes; 0 means one for each core.
+    claimers: Jobs of one kind (send, notify, deliver) that a process works on at once.
+    threads: Threads of a process for payloads above 256 KiB.
+    """
+
+    processes: int = 0
+    claimers: int = 4
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        _between(self.processes, 0, 256, "processes")
+        _between(self.claimers, 1, 256, "claimers")
+        _between(self.threads, 1, 64, "threads")
+
+
+class KeyStore(Struct, frozen=True):
+    """A file with private keys of our own: PEM, PKCS#12 or JKS, told apart by its content.
+
+    path: The file.
+    password: Reference to its password.
+    key_password: Reference to the password of the keys in it where that differs (JKS).
+    certificate: PEM or DER file with the certificates where `path` has the key only.
+    party: Party id whose keys these are. Default: any party of ours.
+    alias: Take this entry only (upper and lower case are the same). Default: every private key.
+    uses: What the keys are used for. `["decrypt"]` keeps an old key for messages still under way.
+    """
+
+    path: Path
+    password: Secret | None = None
+    key_password: Secret | None = None
+    certificate: Path | None = None
+    party: str | None = None
+    alias: str | None = None
+    uses: tuple[Literal["sign", "decrypt"], ...] = ("sign", "decrypt")
+
+    def __post_init__(self) -> None:
+        if not self.uses:
+            raise ValueError('uses: at least one of "sign", "decrypt"')
+
+
+class Keys(Struct, frozen=True):
+    """Keys of this node.
+
+    key_encryption_key: Reference to the 32 octets (raw, hexadecimal or base64) that seal payloads and secrets in the
+        database. Must be the same on every node of a pair. Default: `key-encryption-key` in the data folder, made at
+        the first start; with `store.dsn` it has to be given.
+    previous_key_encryption_keys: References to older ones, still needed to open what they sealed.
+    store: Private keys, one table a file. The first that fits an agreement's profile signs; all of them decrypt.
+    """
+
+    key_encryption_key: Secret | None = None
+    previous_key_encryption_keys: tuple[Secret, ...] = ()
+    store: tuple[KeyStore, ...] = ()
+
+
+class Trust(Struct, frozen=True):
+    """How strictly certificates of partners are judged. The defaults are right for production.
+
+    self_signed_ca: Accept a pinned self-signed certificate that calls itself a CA, as OpenSSL makes them by default.
+    key_usage: Demand that the certificate's key usage fits what it is used for.
+    sha1_signatures: Accept certificates whose issuer signed with SHA-1.
+    """
+
+    self_signed_ca: bool = False
+    key_usage: bool = True
+    sha1_signatures: bool = False
+
+
+class Limits(Struct, frozen=True):
+    """What one message or one partner may take. An agreement may lower those of messages.
+
+    envelope: SOAP part of a message.
+    parts: Payload parts of a message.
+    part: One part, as sent.
+    message: A whole message, as sent.
+    decompressed: One part after decompression.
+    uploads: Messages taken in at once by one worker process; beyond that peers get 503 and come again.
+    uploads_per_partner: The same for one partner.
+    header_deadline: Time for the headers of a request.
+    body_deadline: Time for the body of a request.
+    body_rate: Octets a second a body must make on average, after ten seconds.
+    """
+
+    envelope: Size = Size(1 << 20)
+    parts: int = 64
+    part: Size = Size(200 << 20)
+    message: Size = Size(1 << 30)
+    decompressed: Size = Size(1 << 30)
+    uploads: int = 64
+    uploads_per_partner: int = 16
+    header_deadline: Duration = Duration(10)
+    body_deadline: Duration = Duration(600)
+    body_rate: Size = Size(8 << 10)
+
+    def __post_init__(self) -> None:
+        # 16 MiB is what a SOAP part with the largest imaginable header could need; parsing costs memory times ten.
+        _between(self.envelope, 1 << 10, 16 << 20, "envelope")
+        _between(self.parts, 1, 1000, "parts")
+        _between(self.uploads, 1, 10_000, "uploads")
+        _between(self.uploads_per_partner, 1, 10_000, "uploads_per_partner")
+        if self.part > self.message:
+            raise ValueError("part: may not be larger than message")
+
+
+class Retention(Struct, frozen=True):
+    """How long payloads are kept. Headers, receipts and events stay.
+
+    delivered_payloads: Payloads of received messages, after the backend has acknowledged them.
+    sent_payloads: Payloads of sent messages, after the receipt or the final failure.
+    """
+
+    delivered_payloads: Duration = Duration(3600)
+    sent_payloads: Duration = Duration(216_000)  # 3600 minutes, as the OOTS network file has it
+
+
+class Egress(Struct, frozen=True):
+    """Where this node may connect to. Public addresses are always allowed.
+
+    allow_networks: Private, loopback or link-local networks that partners and webhooks may live in, as CIDR.
+    """
+
+    allow_networks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for network in self.allow_networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"allow_networks: {error}") from None
+
+
+class Log(Struct, frozen=True):
+    """The log, on standard error.
+
+    level: Least severe lines that are written.
+    format: `json`, `pretty`, or `auto`: pretty on a terminal.
+    """
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "pretty"] = "auto"
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """`gateway.toml`. Relative paths start from the folder of the file.
+
+    pmodes: Folder (or one file) with the agreements.
+    certs: Folder where agreements find certificate files that do not stand beside them.
+    """
+
+    pmodes: Path = Path("pmodes")
+    certs: Path = Path("certs")
+    node: Node = Node()
+    data: Data = Data()
+    store: Store = Store()
+    as4: As4 = As4()
+    plugin: Listener = Listener()
+    operations: Operations = Operations()
+    workers: Workers = Workers()
+    keys: Keys = Keys()
+    trust: Trust = Trust()
+    limits: Limits = Limits()
+    retention: Retention = Retention()
+    egress: Egress = Egress()
+    log: Log = Log()
+
+    @classmethod
+    def load(cls, path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Self:
+        """The configuration in `path`, with `GATEWAY__SECTION__KEY` variables laid over it.
+
+        Without a path there are defaults, relative to the working directory. Raises `ConfigError`.
+        """
+        base = path.absolute().parent if path else Path.cwd()
+        raw = read_toml(path) if path else {}
+        for name in sorted(environ):
+            if name.startswith(PREFIX):
+                _lay_over(raw, name, environ[name], base)
+        config = build(raw, cls, file=str(path or ""), base=base)
+        if config.store.dsn is not None and config.keys.key_encryption_key is None:
+            raise ConfigError(
+                "is missing", file=str(path or ""), key="keys.key_encryption_key",
+                hint="every node that shares a database needs the same; `gateway run` makes one only for its own",
+            )  # fmt: skip
+        name = config.node.name or socket.gethostname() or "gateway"
+        public = urlsplit(config.as4.public_url or "").hostname
+        return msgspec.structs.replace(config, node=Node(name=name, host=config.node.host or public or name))
+
+
+def _lay_over(raw: dict[str, Any], variable: str, text: str, base: Path) -> None:
+    """Put the value of one environment variable where it belongs in the tables of the file."""
+    steps = variable.removeprefix(PREFIX).lower().split("__")
+    type: Any = Config
+    table = raw
+    for depth, step in enumerate(steps):
+        fields = {field.encode_name: field.type for field in msgspec.structs.fields(type)}
+        if step not in fields:
+            where = ".".join(steps[:depth]) or "the top"
+            raise ConfigError(
+                f"there is no {step!r} in {where}", file="environment", key=variable, hint=suggestion(step, fields)
+            )
+        shape, inner = shape_of(fields[step])
+        if depth == len(steps) - 1:
+            table[step] = _from_text(text, shape, fields[step], variable)
+            # Judged here, too, so that the message names the variable and not a place in the file.
+            value_of(table[step], fields[step], file="environment", base=base, key=variable)
+            return
+        if shape != "table":
+            raise ConfigError("has no keys of its own", file="environment", key=variable)
+        table, type = table.setdefault(step, {}), inner
+        if not isinstance(table, dict):
+            raise ConfigError("the file has something else than a table here", file="environment", key=variable)
+
+
+def _from_text(text: str, shape: str, type: Any, variable: str) -> Any:
+    """The value a variable stands for: a text where one is expected, else as TOML would have it."""
+    if shape == "value" and not _wants_toml(type):
+        return text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        if "tuple" in str(type) and shape == "value":
+            return [item.strip() for item in text.split(",") if item.strip()]
+        raise ConfigError("cannot be read as a TOML value", file="environment", key=variable) from None
+
+
+def _wants_toml(type: Any) -> bool:
+    return type in (int, bool, float) or "tuple" in str(type)

@@ -1,0 +1,309 @@
+"""What the gateway counts, shared by the worker processes of one supervisor.
+
+Every process owns one file of doubles in the run folder and adds to it through a memory map,
+so that counting costs a fraction of a microsecond and whichever process is asked for
+/metrics reads all files and answers for all. Which double means what stands in a text file
+beside it, one line for each metric with its labels, written once. A worker that takes a dead
+one's place takes its files over, so that counters never fall and files never pile up.
+
+Names follow Prometheus: base units, `_total`, the prefix `gateway_`. Labels are bounded:
+parties and actions come from agreements, never from a message that was refused, and no label
+is an id. prometheus_client writes the exposition; its own shared-memory values cost
+several times as much for each count, which is why the counting is here.
+"""
+
+import bisect
+import contextlib
+import json
+import math
+import mmap
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from gateway import __version__, stages
+
+
+class Metric(NamedTuple):
+    """One family. `kind`: counter, gauge or histogram; `name` without the suffix of its kind."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    text: str
+    buckets: tuple[float, ...] = ()
+
+
+#: From a quarter of a millisecond (parsing) to a minute (a large payload on a slow line).
+STAGE_BUCKETS = (
+    0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
+)  # fmt: skip
+#: From the fastest exchange to the last retry of a day.
+MESSAGE_BUCKETS = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 21600.0, 86400.0,
+)  # fmt: skip
+
+MESSAGES = Metric(
+    "gateway_messages", "counter", ("direction", "party", "action", "outcome"), "Messages by what became of them."
+)
+DURATION = Metric(
+    "gateway_message_duration_seconds", "histogram", ("direction", "outcome"),
+    "From submission to acknowledgement, or from the first byte to the receipt.", MESSAGE_BUCKETS,
+)  # fmt: skip
+STAGE = Metric(
+    "gateway_stage_duration_seconds", "histogram", ("direction", "stage"), "Time spent in a stage.", STAGE_BUCKETS
+)
+RETRIES = Metric("gateway_retries", "counter", ("party",), "Attempts that will be followed by another.")
+DUPLICATES = Metric("gateway_duplicates", "counter", ("party",), "Messages that came again.")
+ERRORS = Metric("gateway_errors", "counter", ("code", "stage"), "ebMS errors, by code.")
+PAYLOAD = Metric("gateway_payload_bytes", "counter", ("direction",), "Payload content, before compression.")
+RECEIPTS = Metric("gateway_receipt_verifications", "counter", ("result",), "Receipts judged, by result.")
+WEBHOOKS = Metric("gateway_webhook_deliveries", "counter", ("backend", "outcome"), "Notifications to backends.")
+QUEUE = Metric("gateway_queue_depth", "gauge", ("queue", "state"), "Jobs in the queue; the same on every node.")
+RESTARTS = Metric("gateway_worker_restarts", "counter", (), "Worker processes that died or hung and were replaced.")
+BUILD = Metric("gateway_build_info", "gauge", ("version", "python"), "Always 1; the labels say what runs.")
+METRICS = {
+    m.name: m
+    for m in (MESSAGES, DURATION, STAGE, RETRIES, DUPLICATES, ERRORS, PAYLOAD, RECEIPTS, WEBHOOKS, QUEUE, RESTARTS,
+              BUILD)
+}  # fmt: skip
+
+#: Doubles in a file. 100 partners with 4 actions and 4 outcomes take 1,600; 256 KiB is nothing.
+SLOTS = 32_768
+#: Label sets of one metric in one process; later ones are counted as "other".
+SERIES = 4_000
+LABEL = 120
+
+
+class Values:
+    """The doubles of one process. In `folder`, or in memory alone when there is none."""
+
+    def __init__(self, folder: Path | None = None, name: str = "0") -> None:
+        self._places: dict[tuple, int] = {}
+        self._series: list[tuple[Metric, tuple[str, ...], int]] = []
+        self._used = 0
+        self._kinds: dict[str, int] = {}
+        self._index = None
+        if folder is None:
+            self._map = mmap.mmap(-1, SLOTS * 8)
+        else:
+            path = folder / f"{name}.values"
+            path.touch(mode=0o600)
+            with path.open("r+b") as file:
+                file.truncate(SLOTS * 8)
+                self._map = mmap.mmap(file.fileno(), SLOTS * 8)
+            self._take_over(folder / f"{name}.index")
+        self.doubles = memoryview(self._map).cast("d")
+
+    def _take_over(self, path: Path) -> None:
+        for metric, labels, place in read_index(path):
+            self._places[(metric.name, *labels)] = place
+            self._series.append((metric, labels, place))
+            self._kinds[metric.name] = self._kinds.get(metric.name, 0) + 1
+            self._used = place + size_of(metric)
+        path.touch(mode=0o600)
+        # Line by line, so that a reader never sees a line that is half there for long.
+        self._index = path.open("a", buffering=1)
+        if path.read_bytes()[-1:] not in (b"", b"\n"):
+            self._index.write("\n")  # the one before was killed in the middle of a line
+
+    def place(self, metric: Metric, labels: tuple[str, ...]) -> int:
+        """Where the value of `metric` with `labels` stands; room is made at the first use."""
+        place = self._places.get((metric.name, *labels))
+        return place if place is not None else self._make(metric, labels)
+
+    def _make(self, metric: Metric, labels: tuple[str, ...]) -> int:
+        count = self._kinds.get(metric.name, 0)
+        if count >= SERIES or self._used + size_of(metric) > SLOTS - 1024:
+            labels = ("other",) * len(labels)  # the last 1024 doubles are kept for these
+        key = (metric.name, *(label[:LABEL] for label in labels))
+        if key in self._places:
+            place = self._places[key]
+        else:
+            place, self._used = self._used, self._used + size_of(metric)
+            self._kinds[metric.name] = count + 1
+            self._series.append((metric, key[1:], place))
+            if self._index is not None:
+                self._index.write(json.dumps([metric.name, list(key[1:]), place]) + "\n")
+        if count < SERIES:
+            self._places[(metric.name, *labels)] = self._places[key] = place
+        return place
+
+    def series(self) -> list[tuple[Metric, tuple[str, ...], int]]:
+        """Every metric with labels and place."""
+        return list(self._series)
+
+
+def size_of(metric: Metric) -> int:
+    """Doubles: a histogram has one a bucket, one above all, and the sum; a gauge its value and its time."""
+    return {"counter": 1, "gauge": 2, "histogram": len(metric.buckets) + 2}[metric.kind]
+
+
+def read_index(path: Path) -> Iterator[tuple[Metric, tuple[str, ...], int]]:
+    """What stands where in the values file beside `path`. A line that is half written is left out."""
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_text().splitlines(keepends=True):
+            if line.endswith("]\n"):
+                name, labels, place = json.loads(line)
+                yield METRICS[name], tuple(labels), place
+
+
+_folder: Path | None = None
+_values = Values()
+
+
+def configure(folder: Path | None, name: str) -> None:
+    """Count in `folder` from now on, under the name of this process's place (not its pid).
+
+    Without a folder counts are kept in memory, which is how a process begins.
+    """
+    global _folder, _values
+    _folder, _values = folder, Values(folder, name)
+    _gauge(BUILD, (__version__, platform.python_version()), 1.0)
+
+
+# -- counting -------------------------------------------------------------------
+
+
+def _count(metric: Metric, labels: tuple[str, ...], amount: float = 1.0) -> None:
+    values = _values
+    values.doubles[values.place(metric, labels)] += amount
+
+
+def _gauge(metric: Metric, labels: tuple[str, ...], value: float) -> None:
+    values = _values
+    place = values.place(metric, labels)
+    values.doubles[place] = value
+    values.doubles[place + 1] = time.time()
+
+
+def _observe(metric: Metric, labels: tuple[str, ...], value: float) -> None:
+    values = _values
+    place = values.place(metric, labels)
+    doubles = values.doubles
+    doubles[place + bisect.bisect_left(metric.buckets, value)] += 1.0
+    doubles[place + len(metric.buckets) + 1] += value
+
+
+def message(direction: str, party: str, action: str, outcome: str, seconds: float | None = None) -> None:
+    """A message of an agreement reached `outcome`; `seconds` is how long that took, where it is an end."""
+    _count(MESSAGES, (direction, party, action, outcome))
+    if seconds is not None:
+        _observe(DURATION, (direction, outcome), seconds)
+
+
+def retry(party: str) -> None:
+    """An attempt failed and another will follow."""
+    _count(RETRIES, (party,))
+
+
+def duplicate(party: str) -> None:
+    """A message came again."""
+    _count(DUPLICATES, (party,))
+
+
+def error(code: str, stage: str) -> None:
+    """An ebMS error was made here or came from a partner."""
+    _count(ERRORS, (code, stage))
+
+
+def payload_bytes(direction: str, size: int) -> None:
+    """Payload content that was stored."""
+    _count(PAYLOAD, (direction,), size)
+
+
+def receipt(result: str) -> None:
+    """A receipt was judged: verified, mismatch, unsigned, refused, late."""
+    _count(RECEIPTS, (result,))
+
+
+def webhook(backend: str, outcome: str) -> None:
+    """A notification was delivered or failed."""
+    _count(WEBHOOKS, (backend, outcome))
+
+
+def worker_restarted() -> None:
+    """The supervisor replaced a worker."""
+    _count(RESTARTS, ())
+
+
+def backlog(jobs: Mapping[str, int]) -> None:
+    """Jobs by `kind.state`, as the store counts them. A queue that is no longer named is empty."""
+    now = {tuple((*name.split(".", 1), "")[:2]): count for name, count in jobs.items()}
+    before = {labels for metric, labels, _ in _values.series() if metric is QUEUE}
+    for labels in before | now.keys():
+        _gauge(QUEUE, labels, float(now.get(labels, 0)))
+
+
+def _stage(direction: str, step: stages.Step) -> None:
+    _observe(STAGE, (direction, step.stage), step.seconds)
+
+
+stages.listen(_stage)
+
+
+# -- exposition -----------------------------------------------------------------
+
+
+def _sources() -> Iterator[tuple[memoryview, list[tuple[Metric, tuple[str, ...], int]]]]:
+    if _folder is None:
+        yield _values.doubles, _values.series()
+        return
+    for path in sorted(_folder.glob("*.index")):
+        with contextlib.suppress(FileNotFoundError):
+            octets = path.with_suffix(".values").read_bytes()
+            yield memoryview(octets).cast("d"), list(read_index(path))
+
+
+def collected() -> dict[str, dict[tuple[str, ...], list[float]]]:
+    """Metric -> labels -> doubles, all processes together: sums, and for gauges the latest."""
+    found: dict[str, dict[tuple[str, ...], list[float]]] = {}
+    for doubles, series in _sources():
+        for metric, labels, place in series:
+            own = doubles[place : place + size_of(metric)].tolist()
+            family = found.setdefault(metric.name, {})
+            other = family.get(labels)
+            if other is None:
+                family[labels] = own
+            elif metric.kind == "gauge":
+                family[labels] = max(own, other, key=lambda pair: pair[1])
+            else:
+                family[labels] = [a + b for a, b in zip(own, other, strict=True)]
+    return found
+
+
+class _Collector:
+    """Hands the numbers to prometheus_client."""
+
+    def collect(self) -> Iterator:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        for name, family in collected().items():
+            metric = METRICS[name]
+            if metric.kind == "histogram":
+                made = HistogramMetricFamily(name, metric.text, labels=metric.labels)
+                for labels, doubles in family.items():
+                    counts, total, buckets = doubles[:-1], 0.0, []
+                    for bound, count in zip((*metric.buckets, math.inf), counts, strict=True):
+                        total += count
+                        buckets.append(("+Inf" if bound == math.inf else str(bound), total))
+                    made.add_metric(labels, buckets, doubles[-1])
+            else:
+                kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+                made = kind(name, metric.text, labels=metric.labels)
+                for labels, doubles in family.items():
+                    made.add_metric(labels, doubles[0])
+            yield made
+
+
+def exposition(accept: str = "") -> tuple[str, bytes]:
+    """Content type and text of /metrics, for all processes, as the Accept header asks."""
+    from prometheus_client import exposition as writer
+
+    encode, content_type = writer.choose_encoder(accept)
+    return content_type, encode(_Collector())
+
+
+configure(None, "memory")

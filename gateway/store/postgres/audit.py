@@ -1,0 +1,50 @@
+"""The hash-chained audit. `append_audit` in SQL makes the rows, `chain` checks them."""
+
+from gateway.store.api import AuditEntry
+from gateway.store.chain import BEGINNING, Link, detail_text, first_misfit
+from gateway.store.postgres import rows
+from gateway.store.postgres.room import Room
+from gateway.store.postgres.sql import load
+
+Q = load("audit")
+PAGE = 1000
+
+
+class Audit(Room):
+    """The verbs of `api.Store` for the audit."""
+
+    async def audit(self, entry: AuditEntry) -> None:
+        # What a peer sent may stand here, and must not keep the row out.
+        texts = (text.replace("\0", "�").encode("utf-8", "replace").decode()
+                 for text in (entry.kind, entry.actor, entry.subject))  # fmt: skip
+        await self._pool.write(Q["append"], *texts, detail_text(entry.detail))
+
+    async def audit_entries(self, *, after: int = 0, limit: int = 100) -> list[AuditEntry]:
+        return [
+            AuditEntry(
+                kind=row["kind"],
+                actor=row["actor"],
+                subject=row["subject"],
+                detail=rows.detail(row["detail"]),
+                at=row["at"],
+                number=row["number"],
+            )
+            for row in await self._pool.rows(Q["entries"], after, limit)
+        ]
+
+    async def verify_audit(self) -> int | None:
+        # The head first: rows appended while we read come after it and are checked as well.
+        head = await self._pool.row(Q["head"])
+        number, hash = 0, BEGINNING
+        at_head = hash if head["number"] == 0 else None
+        while page := await self._pool.rows(Q["entries"], number, PAGE):
+            links = [
+                Link(r["number"], r["at"], r["kind"], r["actor"], r["subject"], r["detail"], r["hash"]) for r in page
+            ]
+            misfit, number, hash = first_misfit(links, number=number, hash=hash)
+            if misfit is not None:
+                return misfit
+            at_head = next((link.hash for link in links if link.number == head["number"]), at_head)
+        if number < head["number"]:
+            return number + 1  # the tail was cut off
+        return None if at_head == head["hash"] else head["number"]

@@ -1,0 +1,75 @@
+"""The queue: claims, leases, and the ends of deliveries and notifications."""
+
+from datetime import datetime
+from uuid import UUID
+
+from gateway.errors import ClaimLost
+from gateway.stages import Step
+from gateway.store.api import Job, JobKind, NewEvent
+from gateway.store.postgres import rows
+from gateway.store.postgres.pool import Abandoned
+from gateway.store.postgres.room import Room
+from gateway.store.postgres.sql import load
+from gateway.store.states import INBOUND, JOB, before
+
+Q = load("job")
+
+
+class Jobs(Room):
+    """The verbs of `api.Store` for jobs."""
+
+    async def claim(
+        self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float
+    ) -> list[Job]:
+        wanted = None if queues is None else list(queues)
+        states = before(JOB, "claim")
+        if kind == "deliver":
+            found = await self._pool.writes(Q["claim_deliver"], limit, worker, lease, wanted, states)
+        else:
+            found = await self._pool.writes(Q["claim"], kind, limit, worker, lease, wanted, states)
+        # RETURNING keeps no order.
+        return [rows.job(row) for row in sorted(found, key=lambda row: row["was_due"])]
+
+    async def renew(self, job_id: UUID, claim: UUID, lease: float) -> datetime:
+        return (await self._held(Q["renew"], job_id, claim, lease))["lease_until"]
+
+    async def release(self, job_id: UUID, claim: UUID, *, due_in: float = 0.0, error: str | None = None) -> None:
+        await self._held(Q["release"], job_id, claim, due_in, error, before(JOB, "release"))
+        self._bell.ring()
+
+    async def park(self, job_id: UUID, claim: UUID, *, error: str) -> None:
+        await self._held(Q["park"], job_id, claim, error, before(JOB, "park"))
+
+    async def finish_notify(self, job_id: UUID, claim: UUID) -> None:
+        await self._held(Q["finish_notify"], job_id, claim, before(JOB, "finish"))
+
+    async def finish_delivery(
+        self, job_id: UUID, claim: UUID, events: tuple[NewEvent, ...], steps: tuple[Step, ...] = ()
+    ) -> None:
+        try:
+            done = await self._pool.write(
+                Q["finish_delivery"], job_id, claim, before(JOB, "finish"), before(INBOUND, "deliver"),
+                rows.text(steps), rows.events(events),
+            )  # fmt: skip
+        except Abandoned:
+            done = None
+        if done is None:
+            await self._held(Q["delivered_before"], job_id, claim)
+        self._bell.ring()
+
+    async def delivery(self, job_id: UUID, backend: str) -> Job | None:
+        row = await self._pool.row(Q["delivery"], job_id, backend)
+        return None if row is None else rows.job(row)
+
+    async def wait_for_work(self, timeout: float) -> None:  # noqa: ASYNC109 - a wait, not a limit
+        await self._bell.wait(timeout)
+
+    async def backlog(self) -> dict[str, int]:
+        return {f"{row['kind']}.{row['state']}": row["jobs"] for row in await self._pool.rows(Q["backlog"])}
+
+    async def _held(self, query: str, *args: object) -> dict:
+        """Run a statement that names a claim; no row means that it is not ours any more."""
+        row = await self._pool.write(query, *args)
+        if row is None:
+            raise ClaimLost
+        return row

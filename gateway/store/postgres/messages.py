@@ -1,0 +1,92 @@
+"""Reading messages, attempts and events; erasing what is no longer to be kept."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from gateway.stages import point
+from gateway.store.api import Attempt, Direction, Message, MessageFilter
+from gateway.store.postgres import rows
+from gateway.store.postgres.room import Room
+from gateway.store.postgres.sql import load
+
+Q = load("message")
+
+#: A prefix shorter than this is no search, it is a guess.
+PREFIX = 8
+#: No text that begins with a prefix comes after the prefix and this.
+LAST = "\U0010ffff"
+#: Chunk rows erased in one transaction: half a gigabyte, which takes a second or two.
+BATCH_CHUNKS = 1000
+BATCH_DEADLINE = 60.0
+
+
+class Messages(Room):
+    """The verbs of `api.Store` for reading and retention."""
+
+    async def message(self, id: UUID, *, backend: str | None = None) -> Message | None:
+        row = await self._pool.row(Q["message"], id, backend)
+        return None if row is None else rows.message(row)
+
+    async def find(
+        self, message_id: str, *, direction: Direction | None = None, backend: str | None = None
+    ) -> list[Message]:
+        if not rows.storable(message_id):
+            return []
+        beyond = message_id + LAST if len(message_id) >= PREFIX else message_id
+        found = await self._pool.rows(Q["find"], message_id, beyond, *id_range(message_id), direction, backend)
+        messages = [await self.message(row["id"], backend=backend) for row in found]
+        return [message for message in messages if message is not None]
+
+    async def messages(self, wanted: MessageFilter) -> list[Message]:
+        texts = (wanted.backend, wanted.direction, wanted.state, wanted.conversation_id, wanted.message_id,
+                 wanted.action, wanted.partner)  # fmt: skip
+        if not rows.storable(*texts):
+            return []
+        found = await self._pool.planned(Q["messages"], *texts, *(wanted.after or (None, None)), wanted.limit)
+        return [rows.message(row) for row in found]
+
+    async def attempts(self, message: UUID) -> list[Attempt]:
+        return [rows.attempt(row) for row in await self._pool.rows(Q["attempts"], message)]
+
+    async def events(
+        self, *, backend: str | None = None, message: UUID | None = None, after: int = 0, limit: int = 100
+    ) -> list[tuple[int, datetime, str, UUID | None, dict[str, Any]]]:
+        if message is not None:
+            found = await self._pool.rows(Q["events_of_message"], message, backend, after, limit)
+        else:
+            found = await self._pool.rows(Q["events"], backend, after, limit)
+        return [rows.event(row) for row in found]
+
+    async def purge(self, *, delivered_before: float, settled_before: float, limit: int = 100) -> int:
+        erased = 0
+        while erased < limit:
+            done = await self._purge(delivered_before, settled_before, limit - erased)
+            if not done:
+                break
+            erased += done
+        await self._pool.write(Q["erase_duplicates"], limit)
+        return erased
+
+    async def _purge(self, delivered_before: float, settled_before: float, limit: int) -> int:
+        """One bounded batch in one transaction."""
+        async with self._pool.transaction(deadline=BATCH_DEADLINE) as t:
+            found = await t.rows(Q["expired"], delivered_before, settled_before, limit, BATCH_CHUNKS)
+            if not found:
+                return 0
+            ids = [row["id"] for row in found]
+            await t.row(Q["erase"], ids)
+            point("MT01")
+            for statement in ("erase_inline", "erase_chunks", "erase_jobs", "erase_keys"):
+                await t.row(Q[statement], ids)
+            await t.commit()
+        return len(ids)
+
+
+def id_range(prefix: str) -> tuple[UUID | None, UUID | None]:
+    """The lowest and highest id whose text begins with `prefix`; none if it cannot be one or is too short."""
+    digits = prefix.replace("-", "").lower()
+    if len(prefix) < PREFIX or len(digits) > 32 or not set(digits) <= set("0123456789abcdef"):
+        return None, None
+    low, high = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+    return (low, high) if str(low).startswith(prefix.lower()) else (None, None)

@@ -1,0 +1,207 @@
+"""Submitting, attempts, and how an outbound message is settled."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from gateway.as4.units import Reference
+from gateway.errors import ClaimLost, StoreUnavailable, SubmissionConflict
+from gateway.stages import point
+from gateway.store.api import AttemptResult, Job, NewEvent, NewOutbound, Stored
+from gateway.store.chain import detail_text
+from gateway.store.postgres import rows
+from gateway.store.postgres.payloads import ChunkWriter
+from gateway.store.postgres.pool import Abandoned, Transaction
+from gateway.store.postgres.room import Room
+from gateway.store.postgres.sql import load
+from gateway.store.states import JOB, OUTBOUND, RESULTS, after, before
+
+Q = load("outbound")
+QJ = load("job")
+QA = load("audit")
+TRIES = 3
+
+
+class Outbound(Room):
+    """The verbs of `api.Store` for outbound messages."""
+
+    # -- submitting -----------------------------------------------------------------
+
+    async def submit_once(self, message: NewOutbound) -> Stored:
+        """One statement and one round trip for a submission that is new."""
+        if any(part.chunks for part in message.parts):
+            raise StoreUnavailable("chunks are written by `submitting`")
+        for _ in range(TRIES):
+            point("OB01")
+            try:
+                row = await self._pool.write(Q["submit"], *rows.outbound_columns(message))
+            except Abandoned:
+                row = None
+            if row is not None and row["durability"] is not None:
+                self._assured(row)
+                self._bell.ring()
+                return _stored(message)
+            if (stored := await self._replay(message)) is not None:
+                return stored
+        raise StoreUnavailable("a known submission cannot be found")
+
+    @asynccontextmanager
+    async def submitting(self, id: UUID) -> AsyncIterator["Submitting"]:
+        async with self._pool.transaction(streaming=True) as transaction:
+            yield Submitting(id, transaction, self)
+
+    async def _replay(self, message: NewOutbound) -> Stored | None:
+        """The submission that is stored already. Raises `SubmissionConflict` when it is another one."""
+        row = await self._pool.write(
+            Q["replay"], message.client, message.idempotency_key, message.tenant, message.user_message.message_id,
+            message.fingerprint, message.backend,
+        )  # fmt: skip
+        if row is None:
+            return None
+        if not row["same"]:
+            by_key = message.idempotency_key is not None and row["message_id"] != message.user_message.message_id
+            raise SubmissionConflict(
+                "the Idempotency-Key was used for another submission" if by_key
+                else "the MessageId was used for another submission",
+                field="Idempotency-Key" if by_key else "message_id",
+                hint="a new submission needs a new one",
+            )  # fmt: skip
+        self._assured(row)
+        return Stored(row["id"], row["message_id"], row["conversation_id"], row["state"], replayed=True)
+
+    # -- attempts -------------------------------------------------------------------
+
+    async def begin_attempt(self, job: Job, *, node: str, references: tuple[Reference, ...]) -> int:
+        row = await self._pool.write(
+            Q["begin_attempt"], job.id, job.claim, node, rows.text(references), before(JOB, "begin")
+        )
+        if row is None:
+            raise ClaimLost
+        return row["number"]
+
+    async def finish_attempt(self, job: Job, attempt: int, result: AttemptResult) -> None:
+        message_event, job_event = RESULTS[result.state]
+        point("OB14")
+        try:
+            row = await self._pool.write(
+                Q["finish_attempt"], job.id, job.claim, attempt,
+                before(JOB, job_event), after(JOB, "ATTEMPT_OPEN", job_event), result.retry_in or 0.0,
+                before(OUTBOUND, message_event), result.state,
+                result.error_code, result.error_detail, result.outcome, rows.events(result.events),
+                result.http_status, result.receipt, rows.text(result.steps),
+            )  # fmt: skip
+        except Abandoned:
+            row = None
+        point("OB15")
+        if row is None:
+            raise ClaimLost
+        self._bell.ring()
+
+    # -- settled outside an attempt ---------------------------------------------------
+
+    async def settle_late(self, message: UUID, receipt: bytes, events: tuple[NewEvent, ...]) -> bool:
+        async with self._pool.transaction() as t:
+            job = await t.row(Q["lock_send_job"], message)
+            was = await t.row(Q["lock_message"], message)
+            allowed = before(OUTBOUND, "acknowledge", "acknowledge_late")
+            if was is None or not await t.row(
+                Q["settle_message"], message, allowed, "ACKNOWLEDGED", receipt, None, None
+            ):
+                return False
+            if job is not None:
+                await t.row(Q["settle_job"], job["id"], before(JOB, "settle"), "DONE")
+            await t.row(Q["close_attempts"], message, "settled")
+            await t.row(Q["tell"], message, was["backend"], rows.events(events))
+            if was["state"] == "FAILED":
+                detail = detail_text({"from": "FAILED", "to": "ACKNOWLEDGED"})
+                await t.row(QA["append"], "receipt.late", was["partner"], was["message_id"], detail)
+            await t.commit()
+        self._bell.ring()
+        return True
+
+    async def fail_late(
+        self, message: UUID, error_code: str, error_detail: str, events: tuple[NewEvent, ...]
+    ) -> bool:
+        async with self._pool.transaction() as t:
+            job = await t.row(Q["lock_send_job"], message)
+            was = await t.row(Q["lock_message"], message)
+            if was is None or not await t.row(
+                Q["settle_message"], message, before(OUTBOUND, "fail"), "FAILED", None, error_code, error_detail
+            ):
+                return False
+            if job is not None:
+                await t.row(Q["settle_job"], job["id"], before(JOB, "settle"), "DONE")
+            await t.row(Q["close_attempts"], message, "failed")
+            await t.row(Q["tell"], message, was["backend"], rows.events(events))
+            await t.commit()
+        self._bell.ring()
+        return True
+
+    async def cancel(self, message: UUID) -> bool:
+        async with self._pool.transaction() as t:
+            job = await t.row(Q["lock_send_job"], message)
+            if job is None or (job["busy"] and job["state"] == "ATTEMPT_OPEN"):
+                return False  # its octets may be on the way at this moment
+            if not await t.row(
+                Q["settle_message"], message, before(OUTBOUND, "cancel"), "CANCELLED", None, None, None
+            ):
+                return False
+            await t.row(Q["settle_job"], job["id"], before(JOB, "settle"), "DONE")
+            await t.row(Q["close_attempts"], message, "lost")
+            await t.commit()
+        return True
+
+    async def requeue(self, message: UUID) -> bool:
+        async with self._pool.transaction() as t:
+            job = await t.row(Q["lock_send_job"], message)
+            was = await t.row(Q["lock_message"], message)
+            if was is None:
+                done = bool(await t.row(QJ["requeue_delivery"], message, before(JOB, "requeue")))
+            elif job is None or job["busy"] or not was["has_payload"]:
+                done = False
+            else:
+                done = bool(
+                    await t.row(
+                        Q["settle_message"], message, before(OUTBOUND, "requeue"), "WAITING_FOR_RETRY", None, None, None
+                    )
+                )
+                if done:
+                    await t.row(Q["settle_job"], job["id"], before(JOB, "requeue"), "READY")
+            if done:
+                await t.commit()
+        if done:
+            self._bell.ring()
+        return done
+
+
+class Submitting(ChunkWriter):
+    """`api.Submitting`."""
+
+    def __init__(self, id: UUID, transaction: Transaction, store: Outbound) -> None:
+        super().__init__(id, transaction)
+        self._store = store
+
+    async def accept(self, message: NewOutbound) -> Stored:
+        self._check(message.id, message.parts)
+        try:
+            row = await self._transaction.row(Q["submit"], *rows.outbound_columns(message))
+        except Abandoned:
+            row = None
+        if row is None or row["durability"] is None:
+            await self._transaction.rollback()  # the chunks go
+            stored = await self._store._replay(message)
+            if stored is None:
+                raise StoreUnavailable("a known submission cannot be found")
+            return stored
+        self._store._assured(row)
+        point("OB01")
+        await self._transaction.commit()
+        self._store._bell.ring()
+        return _stored(message)
+
+
+def _stored(message: NewOutbound) -> Stored:
+    unit = message.user_message
+    return Stored(message.id, unit.message_id, unit.conversation_id, "SUBMITTED")
+
+

@@ -1,0 +1,415 @@
+"""Connections to PostgreSQL, and what their errors mean.
+
+The one question that matters here: when a statement that commits does not come back
+cleanly, is the row durable? Three answers exist, and nothing is guessed:
+
+- it came back: durable on every server that `synchronous_commit` waits for;
+- `StoreUnavailable`: nothing was written;
+- `OutcomeUnknown`: the commit was sent and its fate is not known. So it is when the
+  connection breaks, when our deadline passes (the server's own timeouts do not fire while
+  a commit waits for a standby), and when the server *warns* that it gave up that wait: to
+  the driver such a commit looks like any other [reliability 0, findings 2-4]. The
+  connection is dropped, and no receipt may be sent.
+
+asyncpg's own pool is not used: it sends a reset after every use, a second round trip, and
+drops the listener for that warning. A connection here serves one statement or one
+transaction at a time and is dropped whenever its state is in doubt.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+
+from gateway.errors import GatewayError, OutcomeUnknown, StoreUnavailable
+from gateway.store.postgres.sql import load
+
+Q = load("session")
+
+#: What a receipt may stand on.
+DURABLE = ("on", "remote_apply")
+CONNECT_TIMEOUT = 2.0
+#: Longest wait for a statement or commit. A peer gives up later than this, so it hears 503 in time.
+DEADLINE = 5.0
+#: Longest wait for a free connection.
+PATIENCE = 3.0
+#: While the database is down one caller at a time tries to connect, this often; the others are
+#: told at once and do not queue up behind a dead host.
+PROBE_EVERY = 0.3
+#: Session settings, each for a server that is lost without a word [reliability 5.4]. The idle
+#: limit is for producers that stall in the middle of an upload.
+SETTINGS = {
+    "tcp_user_timeout": "5000",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "client_connection_check_interval": "1000",
+    "idle_in_transaction_session_timeout": "60000",
+    "lock_timeout": "2000",
+    "statement_timeout": "60000",
+}
+#: The WARNING of a commit that stopped waiting for its standby bears one of these. Its text is
+#: in the server's language, so the code decides; other warnings have codes of their own.
+UNSURE = ("01000", "57P01")
+
+
+class Abandoned(GatewayError):
+    """A statement undid itself (`abandon` in SQL): nothing was written."""
+
+
+class Facts(NamedTuple):
+    """What a server said of itself when the connection was made."""
+
+    version: str
+    in_recovery: bool
+    read_only: bool
+    encoding: str
+    synchronous_commit: str
+
+
+class Session:
+    """One connection. `unsure` is set when the server warned about the last commit."""
+
+    __slots__ = ("connection", "facts", "unsure")
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self.connection = connection
+        self.unsure = False
+        connection.add_log_listener(self._warned)
+
+    def _warned(self, _: object, message: Any) -> None:
+        # asyncpg calls this before it wakes whoever waits for the statement: both go through
+        # the loop's queue, in the order in which the server spoke.
+        if (message.severity_en or message.severity) == "WARNING" and message.sqlstate in UNSURE:
+            self.unsure = True
+
+    def drop(self) -> None:
+        """End the connection without a word. No cancel request is sent: it would end a standby's wait early."""
+        self.connection.terminate()
+
+
+class Pool:
+    """At most `size` connections to the server that takes writes."""
+
+    def __init__(self, dsn: str, *, size: int = 8, schema: str = "gateway", application: str = "gateway",
+                 deadline: float = DEADLINE) -> None:  # fmt: skip
+        self._dsn, self._schema, self._application = dsn, schema, application
+        self._deadline = deadline
+        self._hosts = _hosts(dsn)
+        self._idle: list[Session] = []
+        self._free = asyncio.Semaphore(size)
+        # Transactions that live as long as a transfer may not take the last connections:
+        # small messages and workers go on beside them.
+        self._streams = asyncio.Semaphore(max(1, size // 2))
+        self._down = self._probing = False
+        self._probe_at = 0.0
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+
+    # -- single statements, each its own commit -----------------------------------
+
+    async def rows(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """Read. Raises `StoreUnavailable`."""
+        session = await self._take()
+        return await self._finish(session, session.connection.fetch(query, *args), writing=False)
+
+    async def row(self, query: str, *args: Any) -> asyncpg.Record | None:
+        """Read one row."""
+        session = await self._take()
+        return await self._finish(session, session.connection.fetchrow(query, *args), writing=False)
+
+    async def planned(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """Read with a plan made for these very values: for filters most of which are NULL."""
+        session = await self._take()
+
+        async def run() -> list[asyncpg.Record]:
+            return await (await session.connection.prepare(query)).fetch(*args)
+
+        return await self._finish(session, run(), writing=False)
+
+    async def write(self, query: str, *args: Any) -> asyncpg.Record | None:
+        """Run a statement and commit it; its first row. Raises `StoreUnavailable`, `OutcomeUnknown`, `Abandoned`."""
+        session = await self._take()
+        return await self._finish(session, session.connection.fetchrow(query, *args), writing=True)
+
+    async def writes(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """The same, with all rows."""
+        session = await self._take()
+        return await self._finish(session, session.connection.fetch(query, *args), writing=True)
+
+    # -- transactions ---------------------------------------------------------------
+
+    @asynccontextmanager
+    async def transaction(
+        self, *, streaming: bool = False, deadline: float | None = None
+    ) -> AsyncIterator["Transaction"]:
+        """An open transaction; rolled back on leaving unless `commit` was called.
+
+        `streaming` is for those that take a transfer's time. `deadline` is for each statement.
+        """
+        if streaming:
+            await _acquire(self._streams, "too many large transfers at once")
+        try:
+            session = await self._take()
+            transaction = Transaction(self, session, deadline or self._deadline)
+            try:
+                await transaction._control("BEGIN")
+                yield transaction
+            finally:
+                await transaction._end()
+                self._give_back(session)
+        finally:
+            if streaming:
+                self._streams.release()
+
+    # -- connections ------------------------------------------------------------------
+
+    async def facts(self) -> Facts:
+        """What the server says of itself, asked anew."""
+        row = await self.row(Q["facts"])
+        return Facts(**row)
+
+    async def connect(self) -> Session:
+        """A connection outside the pool; the caller drops it. Raises `StoreUnavailable`."""
+        refusal: Exception | None = None
+        for host in self._hosts:
+            try:
+                return await self._connect(host)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError,
+                    asyncpg.InternalClientError) as error:  # fmt: skip
+                refusal = error
+        raise StoreUnavailable(f"the database cannot be reached: {describe(refusal)}") from refusal
+
+    async def _connect(self, host: dict[str, Any]) -> Session:
+        # One host at a time, each with its own limit: asyncpg's covers all together, and a
+        # dead first host would use it up.
+        connection = await asyncpg.connect(
+            self._dsn,
+            **host,
+            timeout=CONNECT_TIMEOUT,
+            target_session_attrs="read-write",
+            statement_cache_size=256,
+            max_cached_statement_lifetime=0,
+            max_cacheable_statement_size=0,
+            server_settings={"application_name": self._application, "search_path": self._schema, "jit": "off"},
+        )
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await connection.fetch(Q["settle"], list(SETTINGS), list(SETTINGS.values()))
+                facts = Facts(**await connection.fetchrow(Q["facts"]))
+            if facts.synchronous_commit not in DURABLE:
+                raise StoreUnavailable(
+                    f"synchronous_commit is {facts.synchronous_commit} for this role or database: set it to on, "
+                    "for a receipt promises that the message is kept"
+                )
+            if facts.encoding != "UTF8":
+                raise StoreUnavailable(f"the database's encoding is {facts.encoding}: create it with UTF8")
+        except BaseException:
+            connection.terminate()
+            raise
+        session = Session(connection)
+        session.facts = facts
+        return session
+
+    async def _take(self) -> Session:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        await _acquire(self._free, "no database connection became free")
+        try:
+            while self._idle:
+                session = self._idle.pop()
+                if not session.connection.is_closed():
+                    return session
+            return await self._probe() if self._down else await self._first()
+        except BaseException:
+            self._free.release()
+            raise
+
+    async def _first(self) -> Session:
+        try:
+            return await self.connect()
+        except StoreUnavailable:
+            self._down, self._probe_at = True, self._loop.time() + PROBE_EVERY
+            raise
+
+    async def _probe(self) -> Session:
+        if self._probing or self._loop.time() < self._probe_at:
+            raise StoreUnavailable("the database could not be reached a moment ago")
+        self._probing = True
+        try:
+            session = await self._first()
+            self._down = False
+            return session
+        finally:
+            self._probing = False
+
+    def _give_back(self, session: Session) -> None:
+        if self._closed:
+            session.drop()
+        elif not session.connection.is_closed():
+            self._idle.append(session)
+        self._free.release()
+
+    async def _finish(self, session: Session, statement: Any, *, writing: bool) -> Any:
+        """Await one statement under the deadline, judge how it ended, give the connection back."""
+        watch = self._loop.call_later(self._deadline, session.drop)
+        try:
+            result = await statement
+        except Exception as error:
+            raise self._judge(session, error, writing) from error
+        except BaseException:
+            # Our task is cancelled. What the server makes of the statement stays open.
+            session.drop()
+            raise
+        else:
+            if session.unsure and writing:
+                session.drop()
+                raise OutcomeUnknown("the server stopped waiting for its standby")
+            session.unsure = False
+            return result
+        finally:
+            watch.cancel()
+            self._give_back(session)
+
+    def _judge(self, session: Session, error: Exception, writing: bool) -> GatewayError:
+        """What an error says about the fate of a statement that may have committed."""
+        if isinstance(error, GatewayError):
+            return error
+        said = _severity(error)
+        if said == "ERROR":
+            # The server says that it did not do it.
+            if error.sqlstate == "40000":
+                return Abandoned(str(error.args[0]))
+            if error.sqlstate == "25006":  # the primary has become a standby
+                session.drop()
+            return StoreUnavailable(f"the database refused a statement: {describe(error)}")
+        if isinstance(error, ValueError | TypeError):  # asyncpg could not encode it; nothing was sent
+            return StoreUnavailable(f"a value cannot be stored: {type(error).__name__}")
+        session.drop()
+        if writing:
+            return OutcomeUnknown(f"the connection broke during a commit: {describe(error)}")
+        return StoreUnavailable(f"the connection broke: {describe(error)}")
+
+    async def close(self) -> None:
+        """Close what is idle; what is in use ends when it is given back."""
+        self._closed = True
+        sessions, self._idle = self._idle, []
+        for session in sessions:
+            try:
+                async with asyncio.timeout(1):
+                    await session.connection.close()
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                session.drop()
+
+
+class Transaction:
+    """A transaction on a connection of its own."""
+
+    def __init__(self, pool: Pool, session: Session, deadline: float) -> None:
+        self._pool, self._session, self._deadline = pool, session, deadline
+        self._open = False
+
+    async def row(self, query: str, *args: Any) -> asyncpg.Record | None:
+        return await self._run(self._session.connection.fetchrow(query, *args))
+
+    async def rows(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        return await self._run(self._session.connection.fetch(query, *args))
+
+    async def commit(self) -> None:
+        """Raises `OutcomeUnknown` when the fate of the commit is not known."""
+        self._session.unsure = False
+        self._open = False
+        tag = await self._run(self._session.connection.execute("COMMIT"), writing=True)
+        if self._session.unsure:
+            self._session.drop()
+            raise OutcomeUnknown("the server stopped waiting for its standby")
+        if tag != "COMMIT":  # a transaction that failed before answers COMMIT with ROLLBACK
+            raise StoreUnavailable("the transaction was rolled back")
+
+    async def _control(self, command: str) -> None:
+        await self._run(self._session.connection.execute(command))
+        self._open = command == "BEGIN"
+
+    async def rollback(self) -> None:
+        await self._control("ROLLBACK")
+
+    async def _run(self, statement: Any, *, writing: bool = False) -> Any:
+        watch = asyncio.get_running_loop().call_later(self._deadline, self._session.drop)
+        try:
+            return await statement
+        except Exception as error:
+            raise self._pool._judge(self._session, error, writing) from error
+        except BaseException:
+            self._session.drop()
+            raise
+        finally:
+            watch.cancel()
+
+    async def _end(self) -> None:
+        if not self._open or self._session.connection.is_closed():
+            return
+        try:
+            await self.rollback()
+        except StoreUnavailable:
+            self._session.drop()  # the server rolls back on its own
+
+
+def describe(error: BaseException | None) -> str:
+    """An error of the database without the values in it: DETAIL quotes rows, messages may [threats M04]."""
+    if error is None:
+        return "no host is named"
+    parts = [type(error).__name__]
+    for attribute in ("sqlstate", "table_name", "constraint_name"):
+        if value := getattr(error, attribute, None):
+            parts.append(str(value))
+    if isinstance(error, OSError) and error.strerror:
+        parts.append(error.strerror)
+    if isinstance(error, asyncpg.exceptions.TargetServerAttributeNotMatched):
+        parts.append("no server takes writes")
+    return " ".join(parts)
+
+
+def _severity(error: BaseException) -> str | None:
+    if not isinstance(error, asyncpg.PostgresError):
+        return None
+    return getattr(error, "severity_en", None) or getattr(error, "severity", None)
+
+
+async def _acquire(semaphore: asyncio.Semaphore, refusal: str) -> None:
+    if not semaphore.locked():
+        await semaphore.acquire()
+        return
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await semaphore.acquire()
+    except TimeoutError:
+        raise StoreUnavailable(refusal) from None
+
+
+def _hosts(dsn: str) -> list[dict[str, Any]]:
+    """The arguments that pick each host of a DSN in turn; one empty choice when it names none."""
+    parts = urlsplit(dsn)
+    query = parse_qs(parts.query)
+    names = query["host"][0].split(",") if "host" in query else []
+    ports = query["port"][0].split(",") if "port" in query else []
+    if not names:
+        for place in filter(None, parts.netloc.rpartition("@")[2].split(",")):
+            name, port = _split(place)
+            names.append(name)
+            ports.append(port)
+    if len(names) < 2:
+        return [{}]
+    if len(ports) < len(names):
+        ports = (ports or ["5432"]) * len(names)
+    return [{"host": name, "port": int(port or 5432)} for name, port in zip(names, ports, strict=False)]
+
+
+def _split(place: str) -> tuple[str, str]:
+    if place.startswith("["):
+        name, _, port = place[1:].partition("]")
+        return name, port.removeprefix(":")
+    name, _, port = place.partition(":")
+    return name, port

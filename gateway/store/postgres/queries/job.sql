@@ -1,0 +1,110 @@
+-- The queue. `due_at` is also the end of the lease: a job whose claimer died is simply due again.
+-- SKIP LOCKED: claimers never wait for one another.
+
+-- claim
+-- Take up to $2 due jobs of kind $1 (send or notify) for $4 seconds, oldest first, in the name of
+-- $3; only those of the queues $5 unless that is NULL. $6: the states a claim may start from.
+WITH due AS (
+    SELECT id, due_at AS was_due FROM job
+     WHERE kind = $1 AND kind IN ('send', 'notify') AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
+       AND state = ANY ($6::text[]) AND due_at <= now() AND ($5::text[] IS NULL OR queue = ANY ($5))
+     ORDER BY due_at
+     LIMIT $2
+       FOR UPDATE SKIP LOCKED
+)
+UPDATE job
+   SET state = 'CLAIMED', attempt = attempt + 1, due_at = now() + make_interval(secs => $4),
+       claim = gen_random_uuid(), claimed_by = $3
+  FROM due
+ WHERE job.id = due.id
+RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, data, was_due;
+
+-- claim_deliver
+-- The same for deliveries, queue by queue: a queue with a million waiting messages does not slow down
+-- another. Queues in $4; NULL: all.
+WITH due AS (
+    SELECT next.id, next.was_due
+      FROM unnest(coalesce($4::text[], ARRAY(
+               SELECT DISTINCT queue FROM job
+                WHERE kind = 'deliver' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')))) AS wanted (queue),
+           LATERAL (SELECT id, due_at AS was_due FROM job
+                     WHERE kind = 'deliver' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
+                       AND state = ANY ($5::text[]) AND queue = wanted.queue AND due_at <= now()
+                     ORDER BY due_at
+                     LIMIT $1
+                       FOR UPDATE SKIP LOCKED) AS next
+     ORDER BY next.was_due
+     LIMIT $1
+)
+UPDATE job
+   SET state = 'CLAIMED', attempt = attempt + 1, due_at = now() + make_interval(secs => $3),
+       claim = gen_random_uuid(), claimed_by = $2
+  FROM due
+ WHERE job.id = due.id
+RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, data, was_due;
+
+-- renew
+-- Keep job $1 under the claim $2 for another $3 seconds. No row: the claim was lost.
+UPDATE job SET due_at = now() + make_interval(secs => $3)
+ WHERE id = $1 AND claim = $2 AND state IN ('CLAIMED', 'ATTEMPT_OPEN')
+RETURNING due_at AS lease_until;
+
+-- release
+-- Give job $1 back under the claim $2, from one of $5, due in $3 seconds; $4 says why. No row: lost.
+UPDATE job SET state = 'READY', claim = NULL, claimed_by = NULL, due_at = now() + make_interval(secs => $3), error = $4
+ WHERE id = $1 AND claim = $2 AND state = ANY ($5::text[])
+RETURNING id;
+
+-- park
+-- Stop trying job $1 under the claim $2, from one of $4; $3 says why. No row: lost.
+UPDATE job SET state = 'PARKED', claim = NULL, claimed_by = NULL, error = $3
+ WHERE id = $1 AND claim = $2 AND state = ANY ($4::text[])
+RETURNING id;
+
+-- finish_notify
+-- Notification $1 is made, under the claim $2; nothing of it needs to be kept. No row: lost.
+DELETE FROM job WHERE id = $1 AND claim = $2 AND kind = 'notify' AND state = ANY ($3::text[]) RETURNING id;
+
+-- finish_delivery
+-- The consumer has the message: job $1 done under the claim $2, the message from one of $4 to DELIVERED
+-- with the steps $5 added, and the events $6. The claim stays, so that the same acknowledgement may
+-- come again. No row: the claim was lost, or this was done before.
+WITH held AS (
+    UPDATE job SET state = 'DONE'
+     WHERE id = $1 AND claim = $2 AND kind = 'deliver' AND state = ANY ($3::text[])
+ RETURNING message
+), changed AS (
+    UPDATE message
+       SET state = 'DELIVERED', changed_at = now(),
+           steps = CASE WHEN $5::text = '[]' THEN steps ELSE (steps::jsonb || $5::jsonb)::json END
+      FROM held WHERE message.id = held.message AND message.state = ANY ($4::text[])
+ RETURNING message.id, message.backend
+), told AS (
+    INSERT INTO event (type, message, backend, data)
+    SELECT e.type, changed.id, changed.backend, e.data
+      FROM changed, json_to_recordset($6) AS e (type text, data json)
+)
+SELECT CASE WHEN EXISTS (SELECT FROM changed) THEN true
+            ELSE abandon('message and job do not go together') END AS done
+  FROM held;
+
+-- delivered_before
+-- Whether job $1 was finished under the claim $2 already. A write, so that the answer is as durable as
+-- the one that was given, or lost, before.
+UPDATE job SET claim = claim WHERE id = $1 AND claim = $2 AND kind = 'deliver' AND state = 'DONE' RETURNING id;
+
+-- delivery
+-- The deliver job $1 of backend $2.
+SELECT id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, data
+  FROM job WHERE id = $1 AND kind = 'deliver' AND queue = $2;
+
+-- requeue_delivery
+-- The parked delivery of the inbound message $1 becomes due, from one of $2.
+UPDATE job SET state = 'READY', due_at = now(), error = NULL
+ WHERE message = $1 AND kind = 'deliver' AND state = ANY ($2::text[]) AND state = 'PARKED'
+RETURNING id;
+
+-- backlog
+-- How many jobs of each kind stand in each state; what is done is not counted.
+SELECT kind, state, count(*) AS jobs FROM job
+ WHERE state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN', 'PARKED') GROUP BY kind, state;

@@ -1,0 +1,127 @@
+-- Reading messages, and erasing their payloads.
+
+-- message
+-- Message $1 with its parts, for backend $2 (NULL: whatever the backend).
+SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key, m.pmode_id, m.pmode_revision,
+       m.backend, m.client, m.created_at, m.changed_at, m.deadline, m.error_code, m.error_detail, m.receipt,
+       m.receipt_at, m.envelope, m.signer, m.findings, m.steps,
+       (SELECT max(number) FROM attempt WHERE attempt.message = m.id) AS attempts,
+       (SELECT due_at FROM job WHERE job.message = m.id AND kind = 'send' AND state = 'READY') AS next_attempt_at,
+       p.numbers, p.facts, p.inline, p.chunks
+  FROM message m,
+       LATERAL (SELECT array_agg(number) AS numbers, array_agg(facts::text) AS facts, array_agg(inline) AS inline,
+                       array_agg(chunks) AS chunks
+                  FROM (SELECT * FROM part WHERE part.message = m.id ORDER BY number) AS ordered) AS p
+ WHERE m.id = $1 AND ($2::text IS NULL OR m.backend = $2);
+
+-- find
+-- Ids of messages with MessageId $1, or between $1 and $2 (a prefix), or with an id between $3 and $4;
+-- of direction $5 and backend $6 unless those are NULL. Exact matches first, then the newest.
+SELECT id FROM message
+ WHERE ((message_id = $1) OR (message_id >= $1 AND message_id < $2) OR (id BETWEEN $3 AND $4))
+   AND ($5::text IS NULL OR direction = $5) AND ($6::text IS NULL OR backend = $6)
+ ORDER BY message_id = $1 DESC, created_at DESC
+ LIMIT 20;
+
+-- messages
+-- A page of messages, newest first, without envelope, receipt and content. Every filter may be NULL;
+-- $8 and $9 are the last row of the page before.
+SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key, m.pmode_id, m.pmode_revision,
+       m.backend, m.client, m.created_at, m.changed_at, m.deadline, m.error_code, m.error_detail,
+       m.receipt_at, m.findings, m.steps,
+       (SELECT max(number) FROM attempt WHERE attempt.message = m.id) AS attempts,
+       (SELECT due_at FROM job WHERE job.message = m.id AND kind = 'send' AND state = 'READY') AS next_attempt_at,
+       p.numbers, p.facts, p.chunks
+  FROM (SELECT * FROM message
+         WHERE ($1::text IS NULL OR backend = $1)
+           AND ($2::text IS NULL OR direction = $2)
+           AND ($3::text IS NULL OR state = $3)
+           AND ($4::text IS NULL OR conversation_id = $4)
+           AND ($5::text IS NULL OR message_id = $5)
+           AND ($6::text IS NULL OR action = $6)
+           AND ($7::text IS NULL OR partner = $7)
+           AND ($8::timestamptz IS NULL OR (created_at, id) < ($8, $9::uuid))
+         ORDER BY created_at DESC, id DESC
+         LIMIT $10) AS m,
+       LATERAL (SELECT array_agg(number) AS numbers, array_agg(facts::text) AS facts, array_agg(chunks) AS chunks
+                  FROM (SELECT * FROM part WHERE part.message = m.id ORDER BY number) AS ordered) AS p
+ ORDER BY m.created_at DESC, m.id DESC;
+
+-- attempts
+-- The attempts to send message $1.
+SELECT number, started_at, ended_at, node, signed, outcome, error_code, error_detail, http_status, steps
+  FROM attempt WHERE message = $1 ORDER BY number;
+
+-- events_of_message
+-- The events of message $1 for backend $2 (NULL: any) after number $3, at most $4.
+SELECT number, at, type, message, data FROM event
+ WHERE message = $1 AND ($2::text IS NULL OR backend = $2) AND number > $3 ORDER BY number LIMIT $4;
+
+-- events
+-- The feed after number $2 for backend $1 (NULL: all), at most $3. Numbers are taken before they are
+-- committed, so a feed that follows them waits for transactions older than what it shows; an
+-- hour back nothing is waited for (a restored database counts transactions anew).
+SELECT number, at, type, message, data FROM event
+ WHERE number > $2 AND ($1::text IS NULL OR backend = $1)
+   AND (xid < pg_snapshot_xmin(pg_current_snapshot()) OR at < now() - interval '1 hour')
+ ORDER BY number LIMIT $3;
+
+-- put_chunk
+-- Chunk $3 of part $2 of message $1.
+INSERT INTO chunk (message, part, number, content) VALUES ($1, $2, $3, $4);
+
+-- chunk
+-- Chunk $3 of part $2 of message $1.
+SELECT content FROM chunk WHERE message = $1 AND part = $2 AND number = $3;
+
+-- expired
+-- Lock up to $3 messages whose payload is no longer to be kept: inbound ones delivered $1 seconds ago
+-- (those of the test service: received), outbound ones settled $2 seconds ago. Those another process
+-- is erasing are skipped. Not more of them than hold $4 chunks, but at least one.
+WITH old AS (
+    SELECT id, direction, state, created_at FROM message
+     WHERE wrapped_key IS NOT NULL
+       AND created_at < now() - make_interval(secs => least($1::float8, $2::float8))
+       AND CASE direction
+               WHEN 'inbound' THEN changed_at < now() - make_interval(secs => $1)
+                                   AND (state = 'DELIVERED' OR state = 'RECEIVED' AND backend IS NULL)
+               ELSE changed_at < now() - make_interval(secs => $2)
+                    AND state IN ('ACKNOWLEDGED', 'FAILED', 'CANCELLED')
+           END
+     ORDER BY created_at
+     LIMIT $3
+       FOR UPDATE SKIP LOCKED
+), sized AS (
+    SELECT old.*, sum((SELECT coalesce(sum(chunks), 0) FROM part WHERE part.message = old.id))
+                      OVER (ORDER BY created_at, id) AS chunks,
+           row_number() OVER (ORDER BY created_at, id) AS rank
+      FROM old
+)
+SELECT id FROM sized WHERE chunks <= $4 OR rank = 1;
+
+-- erase
+-- Take the keys of the messages $1: what is left of their payloads cannot be opened any more.
+UPDATE message
+   SET wrapped_key = NULL, changed_at = now(), state = CASE state WHEN 'FAILED' THEN state ELSE 'PURGED' END
+ WHERE id = ANY ($1::uuid[]);
+
+-- erase_inline
+-- Delete the inline content of the messages $1.
+UPDATE part SET inline = NULL WHERE message = ANY ($1::uuid[]) AND inline IS NOT NULL;
+
+-- erase_chunks
+-- Delete the chunks of the messages $1.
+DELETE FROM chunk WHERE message = ANY ($1::uuid[]);
+
+-- erase_jobs
+-- Delete the jobs of the messages $1 that nobody will do again.
+DELETE FROM job WHERE message = ANY ($1::uuid[]) AND state IN ('DONE', 'PARKED');
+
+-- erase_keys
+-- Forget the idempotency keys of the messages $1. Their MessageIds stay known.
+DELETE FROM idempotency WHERE message = ANY ($1::uuid[]);
+
+-- erase_duplicates
+-- Forget up to $1 duplicates of long ago; the barrier they were is behind us.
+DELETE FROM duplicate_seen
+ WHERE number IN (SELECT number FROM duplicate_seen WHERE at < now() - interval '30 days' ORDER BY number LIMIT $1);

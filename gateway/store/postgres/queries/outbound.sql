@@ -1,0 +1,133 @@
+-- Submitting and sending.
+
+-- submit
+-- Store a submission with its parts, its send job and its event, or nothing. No row: the MessageId or
+-- the idempotency key is taken. When the key is new but the MessageId is not, the statement undoes
+-- itself, so that no key points to nothing.
+WITH keyed AS (
+    INSERT INTO idempotency (client, key, message, fingerprint)
+    SELECT $13, $14, $1, $17 WHERE $14::text IS NOT NULL
+        ON CONFLICT (client, key) DO NOTHING
+ RETURNING message
+), stored AS (
+    INSERT INTO message (id, direction, state, tenant, partner, message_id, conversation_id, ref_to_message_id,
+                         service, action, backend, pmode_id, pmode_revision, client, deadline, header, fingerprint,
+                         wrapped_key, steps)
+    SELECT $1, 'outbound', 'SUBMITTED', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $13, $12, $16, $17, $15, $18
+     WHERE $14::text IS NULL OR EXISTS (SELECT FROM keyed)
+        ON CONFLICT (tenant, message_id) WHERE direction = 'outbound' DO NOTHING
+ RETURNING id, backend, partner, created_at
+), kept AS (
+    INSERT INTO part (message, number, facts, inline, chunks)
+    SELECT stored.id, p.number, p.facts::json, p.inline, p.chunks
+      FROM stored, unnest($19::int[], $20::text[], $21::bytea[], $22::int[]) AS p (number, facts, inline, chunks)
+), queued AS (
+    INSERT INTO job (kind, queue, message) SELECT 'send', partner, id FROM stored
+), told AS (
+    INSERT INTO event (type, message, backend, data) SELECT 'message.accepted', id, backend, '{}' FROM stored
+)
+SELECT CASE WHEN EXISTS (SELECT FROM stored) THEN current_setting('synchronous_commit')
+            WHEN EXISTS (SELECT FROM keyed) THEN abandon('the MessageId is taken')::text
+       END AS durability;
+
+-- replay
+-- What was submitted before: under the key $2 of client $1, else under MessageId $4 of tenant $3. It is
+-- the same submission if its fingerprint is $5 and it is of backend $6. Then also the barrier, and
+-- the key is bound to it.
+WITH known AS (
+    SELECT message.id, message.message_id, conversation_id, state, 0 AS rank,
+           idempotency.fingerprint = $5 AND backend = $6 AS same
+      FROM idempotency JOIN message ON message.id = idempotency.message
+     WHERE idempotency.client = $1 AND idempotency.key = $2
+    UNION ALL
+    SELECT id, message_id, conversation_id, state, 1, fingerprint = $5 AND backend = $6
+      FROM message
+     WHERE direction = 'outbound' AND tenant = $3 AND message_id = $4
+     ORDER BY rank LIMIT 1
+), bound AS (
+    INSERT INTO idempotency (client, key, message, fingerprint)
+    SELECT $1, $2, id, $5 FROM known WHERE same AND $2 IS NOT NULL
+        ON CONFLICT (client, key) DO NOTHING
+), seen AS (
+    INSERT INTO duplicate_seen (message) SELECT id FROM known WHERE same
+)
+SELECT id, message_id, conversation_id, state, same, current_setting('synchronous_commit') AS durability FROM known;
+
+-- begin_attempt
+-- Open an attempt under the claim $2 of job $1, for node $3 with the signed references $4. An attempt
+-- left open by a worker that died is closed as lost. No row: the claim was lost.
+WITH held AS (
+    UPDATE job SET state = 'ATTEMPT_OPEN'
+     WHERE id = $1 AND claim = $2 AND kind = 'send' AND state = ANY ($5::text[])
+ RETURNING message
+), lost AS (
+    UPDATE attempt SET ended_at = now(), outcome = 'lost'
+      FROM held WHERE attempt.message = held.message AND attempt.ended_at IS NULL
+)
+INSERT INTO attempt (message, number, node, signed)
+SELECT held.message, 1 + coalesce((SELECT max(number) FROM attempt WHERE attempt.message = held.message), 0), $3, $4
+  FROM held
+RETURNING number;
+
+-- finish_attempt
+-- End attempt $3 under the claim $2 of job $1: job, attempt, message and events $12 in one commit. The
+-- job goes from one of $4 to $5, due in $6 seconds if that is READY; the message from one of $7 to
+-- $8. No row: the claim was lost. A message that is not in such a state undoes all of it.
+WITH held AS (
+    UPDATE job
+       SET state = $5, claim = NULL, claimed_by = NULL, error = $10, attempt = 0,
+           due_at = now() + make_interval(secs => $6)
+     WHERE id = $1 AND claim = $2 AND kind = 'send' AND state = ANY ($4::text[])
+ RETURNING message
+), ended AS (
+    UPDATE attempt
+       SET ended_at = now(), outcome = $11, error_code = $9, error_detail = $10, http_status = $13, steps = $15
+      FROM held WHERE attempt.message = held.message AND attempt.number = $3
+ RETURNING attempt.message
+), changed AS (
+    UPDATE message
+       SET state = $8, changed_at = now(), error_code = $9, error_detail = $10, receipt = coalesce($14, receipt),
+           receipt_at = CASE WHEN $14::bytea IS NULL THEN receipt_at ELSE now() END
+      FROM ended WHERE message.id = ended.message AND message.state = ANY ($7::text[])
+ RETURNING message.id, message.backend
+), told AS (
+    INSERT INTO event (type, message, backend, data)
+    SELECT e.type, changed.id, changed.backend, e.data
+      FROM changed, json_to_recordset($12) AS e (type text, data json)
+)
+SELECT CASE WHEN EXISTS (SELECT FROM changed) THEN true
+            ELSE abandon('message and job do not go together') END AS done
+  FROM held;
+
+-- lock_send_job
+-- The send job of message $1, locked. Job before message: the order in which every statement locks.
+SELECT id, state, claim, state IN ('CLAIMED', 'ATTEMPT_OPEN') AND due_at > now() AS busy
+  FROM job WHERE message = $1 AND kind = 'send' FOR UPDATE;
+
+-- lock_message
+-- Message $1, locked.
+SELECT state, backend, partner, message_id, wrapped_key IS NOT NULL AS has_payload
+  FROM message WHERE id = $1 AND direction = 'outbound' FOR UPDATE;
+
+-- settle_message
+-- Message $1 goes from one of $2 to $3, with the receipt $4 or the error $5 $6.
+UPDATE message
+   SET state = $3, changed_at = now(), receipt = coalesce($4, receipt), error_code = $5, error_detail = $6,
+       receipt_at = CASE WHEN $4::bytea IS NULL THEN receipt_at ELSE now() END
+ WHERE id = $1 AND state = ANY ($2::text[])
+RETURNING id;
+
+-- settle_job
+-- Job $1 goes from one of $2 to $3, due now and held by nobody.
+UPDATE job SET state = $3, claim = NULL, claimed_by = NULL, due_at = now(), attempt = 0
+ WHERE id = $1 AND state = ANY ($2::text[])
+RETURNING id;
+
+-- close_attempts
+-- Attempts of message $1 that are open end with the outcome $2.
+UPDATE attempt SET ended_at = now(), outcome = $2 WHERE message = $1 AND ended_at IS NULL;
+
+-- tell
+-- Write the events $3 of message $1 and backend $2.
+INSERT INTO event (type, message, backend, data)
+SELECT e.type, $1, $2, e.data FROM json_to_recordset($3) AS e (type text, data json);

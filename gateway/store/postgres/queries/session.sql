@@ -1,0 +1,31 @@
+-- Statements about the connection itself.
+
+-- settle
+-- Give the session the settings named in $1 with the values $2; those this server does not know are left out.
+SELECT set_config(wanted.name, wanted.value, false)
+  FROM unnest($1::text[], $2::text[]) AS wanted (name, value)
+ WHERE current_setting(wanted.name, true) IS NOT NULL;
+
+-- facts
+-- What the server promises. `synchronous_commit` is pinned for the session, so that a changed
+-- configuration file or role cannot weaken it under our feet.
+SELECT current_setting('server_version') AS version,
+       pg_is_in_recovery() AS in_recovery,
+       current_setting('transaction_read_only') = 'on' AS read_only,
+       current_setting('server_encoding') AS encoding,
+       set_config('synchronous_commit', current_setting('synchronous_commit'), false) AS synchronous_commit;
+
+-- emit
+-- A durable commit that changes nothing: one WAL record, replicated like any other.
+SELECT pg_logical_emit_message(true, 'gateway', 'health');
+
+-- ring
+-- Tell the other processes on channel $1 that there may be work; $2 says who rings. Nothing is
+-- written, so nothing waits for a disk or a standby.
+SELECT pg_notify($1, $2);
+
+-- next_due
+-- Seconds until the next job that waits for its time becomes due; NULL when none waits.
+SELECT extract(epoch FROM min(due_at) - now())::float8
+  FROM job
+ WHERE kind IN ('send', 'notify') AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN') AND due_at > now();

@@ -1,0 +1,89 @@
+"""Which changes of state there are, as data: (before, event, after).
+
+Statements take the states an event may start from out of these tables, so that SQL refuses
+any other change; triggers refuse it once more, whoever asks. A test holds the triggers to
+these tables, and the diagrams of the documentation are drawn from them.
+"""
+
+from typing import NamedTuple
+
+
+class Change(NamedTuple):
+    """One allowed change. `before` is None for a birth."""
+
+    before: str | None
+    event: str
+    after: str
+
+
+INBOUND = (
+    Change(None, "receive", "RECEIVED"),
+    Change("RECEIVED", "deliver", "DELIVERED"),
+    Change("DELIVERED", "erase", "PURGED"),
+    #: The test service is delivered to nobody.
+    Change("RECEIVED", "erase_test", "PURGED"),
+)
+
+OUTBOUND = (
+    Change(None, "submit", "SUBMITTED"),
+    Change("SUBMITTED", "acknowledge", "ACKNOWLEDGED"),
+    Change("WAITING_FOR_RETRY", "acknowledge", "ACKNOWLEDGED"),
+    Change("SUBMITTED", "retry", "WAITING_FOR_RETRY"),
+    Change("WAITING_FOR_RETRY", "retry", "WAITING_FOR_RETRY"),
+    Change("SUBMITTED", "fail", "FAILED"),
+    Change("WAITING_FOR_RETRY", "fail", "FAILED"),
+    Change("SUBMITTED", "cancel", "CANCELLED"),
+    Change("WAITING_FOR_RETRY", "cancel", "CANCELLED"),
+    #: An authentic receipt that comes after we gave up.
+    Change("FAILED", "acknowledge_late", "ACKNOWLEDGED"),
+    Change("SUBMITTED", "requeue", "WAITING_FOR_RETRY"),
+    Change("WAITING_FOR_RETRY", "requeue", "WAITING_FOR_RETRY"),
+    Change("FAILED", "requeue", "WAITING_FOR_RETRY"),
+    Change("ACKNOWLEDGED", "erase", "PURGED"),
+    Change("CANCELLED", "erase", "PURGED"),
+    #: What failed stays visible as failed; only its payloads go.
+    Change("FAILED", "erase", "FAILED"),
+)
+
+JOB = (
+    Change(None, "queue", "READY"),
+    Change("READY", "claim", "CLAIMED"),
+    #: The lease of a claimer that died has run out.
+    Change("CLAIMED", "claim", "CLAIMED"),
+    Change("ATTEMPT_OPEN", "claim", "CLAIMED"),
+    Change("CLAIMED", "begin", "ATTEMPT_OPEN"),
+    Change("CLAIMED", "release", "READY"),
+    Change("ATTEMPT_OPEN", "release", "READY"),
+    Change("CLAIMED", "park", "PARKED"),
+    Change("ATTEMPT_OPEN", "park", "PARKED"),
+    Change("CLAIMED", "finish", "DONE"),
+    Change("ATTEMPT_OPEN", "end", "DONE"),
+    Change("ATTEMPT_OPEN", "retry", "READY"),
+    #: The message was settled outside an attempt, or cancelled.
+    Change("READY", "settle", "DONE"),
+    Change("CLAIMED", "settle", "DONE"),
+    Change("ATTEMPT_OPEN", "settle", "DONE"),
+    Change("PARKED", "settle", "DONE"),
+    Change("READY", "requeue", "READY"),
+    Change("CLAIMED", "requeue", "READY"),
+    Change("ATTEMPT_OPEN", "requeue", "READY"),
+    Change("PARKED", "requeue", "READY"),
+    Change("DONE", "requeue", "READY"),
+)
+
+#: What an attempt's result means for message and job: (event of the message, event of the job).
+RESULTS = {
+    "ACKNOWLEDGED": ("acknowledge", "end"),
+    "WAITING_FOR_RETRY": ("retry", "retry"),
+    "FAILED": ("fail", "end"),
+}
+
+
+def before(table: tuple[Change, ...], *events: str) -> list[str]:
+    """The states from which one of `events` may happen."""
+    return list(dict.fromkeys(c.before for c in table if c.event in events and c.before is not None))
+
+
+def after(table: tuple[Change, ...], state: str, event: str) -> str | None:
+    """The state that `event` leads to, or None where it may not happen."""
+    return next((c.after for c in table if c.before == state and c.event == event), None)

@@ -1,0 +1,1 @@
+"""Out to partners and webhooks: one POST, and where one may go."""
