@@ -7,6 +7,7 @@ line as well, so that `gateway doctor` judges what `gateway run` would load.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,7 @@ from gateway.clock import SystemClock
 from gateway.config import Config
 from gateway.errors import ConfigError, GatewayError, KeyUnavailable, StoreUnavailable
 from gateway.keys import sealing
+from gateway.keys.tls import client_context
 from gateway.keys.keyring import Keyring, load_keyring as read_keyring
 from gateway.keys.trust import check_certificate
 from gateway.msh.door import Door
@@ -56,7 +58,8 @@ def load_pmodes(config: Config) -> PModeSet:
 
 def lint_pmodes(config: Config) -> list:
     """Findings about the agreements."""
-    return pmode_lint.lint(config.pmodes, certs=config.certs, check_certificate=check_certificate)
+    judge = partial(check_certificate, allow=config.trust)
+    return pmode_lint.lint(config.pmodes, certs=config.certs, check_certificate=judge)
 
 
 def load_keyring(config: Config) -> Keyring:
@@ -73,18 +76,14 @@ async def open_store(config: Config) -> Store:
     """The message store. Raises `StoreUnavailable`, `ConfigError`."""
     from gateway.store.postgres import PostgresStore
 
-    return await PostgresStore.open(dsn_of(config), pool_size=config.store.pool_size, migrate=False)
+    return await PostgresStore.open(dsn_of(config), pool_size=config.store.pool_size)
 
 
-async def migrate(config: Config) -> int:
-    """Bring the schema up to date; how many migrations were run."""
-    from gateway.store.postgres import PostgresStore
+async def migrate(config: Config) -> list[str]:
+    """Bring the schema up to date; the names of the migrations that were run."""
+    from gateway.store.postgres import migrate as run
 
-    store = await PostgresStore.open(dsn_of(config), pool_size=2, migrate=False)
-    try:
-        return await store.migrate()
-    finally:
-        await store.close()
+    return await run(dsn_of(config))
 
 
 def dsn_of(config: Config) -> str:
@@ -207,7 +206,7 @@ async def build(
         agreements=Cell(Agreements(pmodes)),
         keyring=Cell(keyring),
         kek=load_kek(config),
-        client=Client(egress),
+        client=Client(egress, tls=lambda partner, ca: client_context(ca)),
         clock=clock,
         cpu=cpu,
         node=config.node.name,

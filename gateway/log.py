@@ -94,7 +94,7 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 #: Libraries that talk too much; the root logger's WARNING would do, but some set their own level.
 QUIET = ("hypercorn", "hypercorn.error", "hypercorn.access", "signxml", "zeep", "aiohttp", "asyncio", "urllib3")
 
-_SECRET_NAME = re.compile(r"passw|secret|token|credential|authori[sz]ation|cookie|private|(^|_)key($|_)|dsn")
+_SECRET_NAME = re.compile(r"passw|secret|token|credential|authori[sz]ation|cookie|(^|_)key($|_)|dsn")
 _SECRET_TEXT = re.compile(
     r"(?P<url>(?<=://)[^\s/@]*:[^\s/@]*(?=@))"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*"

@@ -19,7 +19,6 @@ from gateway import app
 from gateway.as4.units import PartyId
 from gateway.config import Config
 from gateway.plugin import Caller, PartSubmission, PartyRef, PropertyValue, Submission
-from gateway.store.memory import MemoryStore
 from tests.peer import Answer, Authority, Keys, Peer, Sent
 
 LV = PartyId("AP_LV_01", "urn:oasis:names:tc:ebcore:partyid-type:unregistered:LV")
@@ -219,6 +218,7 @@ async def world(folder: Path, *, suite: str = "rsa", profile: str = "oots/2.0", 
         if change:
             config = change(config)
         from gateway.clock import SystemClock
+        from gateway.store.memory import MemoryStore
 
         store = store or MemoryStore(SystemClock())
         gateway = await app.build(config, store=store)

@@ -82,11 +82,7 @@ class Database:
         from gateway import log
 
         # Not through gateway.app: the supervisor has no use for the rooms it would import.
-        from gateway.store.postgres import PostgresStore
-
-        async def migrate(dsn: str) -> None:
-            store = await PostgresStore.open(dsn, pool_size=1, application="gateway supervisor")
-            await store.close()
+        from gateway.store.postgres.migrate import migrate
 
         if self._config.store.dsn is not None:
             asyncio.run(migrate(self._config.store.dsn.text()))

@@ -45,7 +45,7 @@ def migrate(config):
     from gateway import app
 
     done = asyncio.run(app.migrate(app.load_config(config or found_config())))
-    click.echo(f"{done} migrations applied" if done else "the schema is up to date")
+    click.echo("\n".join(done) if done else "the schema is up to date")
 
 
 @group.command()

@@ -196,12 +196,16 @@ class Supervisor:
                 child.check()
             if all(child.serves for child in self._children):
                 self._notify.alive()
-            if self._database is not None and not await self._in_thread(self._database.healthy):
-                log.event("store.unavailable", level="error", reason="the private PostgreSQL ended; starting it again")
-                try:
+            try:
+                if self._database is not None and not await self._in_thread(self._database.healthy):
+                    log.event(
+                        "store.unavailable", level="error", reason="the private PostgreSQL ended; starting it again"
+                    )
                     await self._start_database()
-                except StoreUnavailable as error:
-                    log.event("store.unavailable", level="error", reason=str(error))
+            except StoreUnavailable as error:
+                log.event("store.unavailable", level="error", reason=str(error))
+            except Exception as error:  # whatever it is, watching goes on
+                log.event("incident", level="error", exc_info=error)
 
     # -- ending ---------------------------------------------------------------------
 

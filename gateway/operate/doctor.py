@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from gateway.as4.pmode import PModeSet
 from gateway.as4.profiles import PROFILES
-from gateway.config import Config
+from gateway.config import Config, Trust
 from gateway.errors import CertificateRefused, GatewayError, KeyUnavailable
 from gateway.keys.keyring import Keyring
 from gateway.keys.trust import check_certificate
@@ -80,9 +80,9 @@ async def examine(
     if wrong:
         checks.append(wrong)
     elif pmodes:
-        checks.extend(_our_keys(keyring, pmodes))
+        checks.extend(_our_keys(keyring, pmodes, config.trust))
     if pmodes:
-        checks.extend(_partners(pmodes))
+        checks.extend(_partners(pmodes, config.trust))
     checks.extend(await _store(open_store))
     checks.extend(_ports(config))
     checks.append(_folder(Path(config.data.folder)))
@@ -92,7 +92,7 @@ async def examine(
     return sorted(checks, key=lambda check: order[check.verdict])
 
 
-def _our_keys(keyring: Keyring, pmodes: PModeSet) -> list[Check]:
+def _our_keys(keyring: Keyring, pmodes: PModeSet, trust: Trust) -> list[Check]:
     checks = []
     for party in pmodes.selves:
         profiles = {leg.profile for leg in pmodes.legs if leg.from_party == party or leg.to_party == party}
@@ -104,14 +104,14 @@ def _our_keys(keyring: Keyring, pmodes: PModeSet) -> list[Check]:
                 checks.append(Check(f"signing key {party.name}", "fail", f"{name}: {error}",
                                     "add a key store with a fitting key under [[keys.store]]"))  # fmt: skip
                 continue
-            checks.append(_expiry(f"signing key {party.name}", key.certificate, "sign"))
+            checks.append(_expiry(f"signing key {party.name}", key.certificate, "sign", trust))
         if not keyring.decryption_keys(party.party_id):
             checks.append(Check(f"decryption key {party.name}", "fail", "no private key to decrypt with",
                                 "add a key store with a fitting key under [[keys.store]]"))  # fmt: skip
     return checks
 
 
-def _partners(pmodes: PModeSet) -> list[Check]:
+def _partners(pmodes: PModeSet, trust: Trust) -> list[Check]:
     checks = []
     for party in pmodes.parties:
         if pmodes.is_self(party.party_id):
@@ -119,16 +119,16 @@ def _partners(pmodes: PModeSet) -> list[Check]:
         if not party.signing:
             checks.append(Check(f"partner {party.name}", "fail", "no signing certificate is pinned",
                                 "set `certificate` of the party in its agreement"))  # fmt: skip
-        checks.extend(_expiry(f"partner {party.name}", certificate, "sign") for certificate in party.signing)
+        checks.extend(_expiry(f"partner {party.name}", certificate, "sign", trust) for certificate in party.signing)
         if party.encryption and party.encryption not in party.signing:
-            checks.append(_expiry(f"partner {party.name} (encryption)", party.encryption, "encrypt"))
+            checks.append(_expiry(f"partner {party.name} (encryption)", party.encryption, "encrypt", trust))
     return checks
 
 
-def _expiry(name: str, der: bytes, use: str) -> Check:
+def _expiry(name: str, der: bytes, use: str, trust: Trust) -> Check:
     now = datetime.now(UTC)
     try:
-        check_certificate(der, use=use, now=now)
+        check_certificate(der, use=use, now=now, allow=trust)
     except CertificateRefused as refused:
         return Check(name, "fail", str(refused), "import the current certificate")
     end = x509.load_der_x509_certificate(der).not_valid_after_utc

@@ -77,10 +77,15 @@ def lint(
         for document in documents:
             found += _document(document, certs, check_certificate, now)
         found += _overlaps(documents)
-        if not any(finding.severity == "error" for finding in found):
-            found += _legs(expand(documents, certs=certs))
+        pmodes = expand(documents, certs=certs)
+        found += _legs(pmodes)
+        if not pmodes.legs and not found:
+            found.append(Finding("P011", "warning", str(path), "there is no partner in it"))
     except ConfigError as error:
-        found.append(_of_error(error))
+        # The rules have told most of what stops loading already, and by a better name.
+        last = _of_error(error)
+        if not any((finding.where, finding.severity) == (last.where, "error") for finding in found):
+            found.append(last)
     order = {"error": 0, "warning": 1, "info": 2}
     return sorted(dict.fromkeys(found), key=lambda finding: order[finding.severity])
 
@@ -105,6 +110,8 @@ def _of_error(error: ConfigError) -> Finding:
 
 def _document(document: Document, certs: Path | None, check: Check | None, now: datetime) -> Iterator[Finding]:
     file = document.file
+    if file.own not in file.parties:
+        return  # who is a partner is not known then; loading says it
     for name, table in file.parties.items():
         where = f"{document.name}: parties.{name}"
         if table.endpoint is not None:
@@ -251,8 +258,6 @@ def _legs(pmodes: PModeSet) -> Iterator[Finding]:
             if (twin := pins.setdefault(der, party.name)) != party.name:
                 yield Finding("P005", "warning", f"parties.{party.name}",
                               f"has the same signing certificate as {twin}: each can sign for the other")  # fmt: skip
-    if not pmodes.legs:
-        yield Finding("P011", "warning", "parties", "there is no partner")
     for leg in pmodes.legs:
         yield from _properties(leg)
 

@@ -33,9 +33,28 @@ class Link(NamedTuple):
     hash: bytes
 
 
+def row_texts(kind: str, actor: str, subject: str, detail: dict[str, Any]) -> tuple[str, str, str, str]:
+    """The texts of a row as they are kept: what a peer sent may stand here, and must not keep the row out."""
+    return _plain(kind), _plain(actor), _plain(subject), detail_text(detail)
+
+
 def detail_text(detail: dict[str, Any]) -> str:
     """The JSON text of a detail, keys in order."""
-    return _encode(detail).decode()
+    try:
+        return _encode(detail).decode()
+    except UnicodeEncodeError:
+        return _encode(_plain(detail)).decode()
+
+
+def _plain(value: Any) -> Any:
+    """Without NUL and halves of surrogate pairs, which no database takes."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
 
 
 def hash_of(previous: bytes, number: int, at: datetime, kind: str, actor: str, subject: str, detail: str) -> bytes:

@@ -12,9 +12,9 @@ is gained by stopping it first, and a stop would cut the workers off.
 
 PostgreSQL refuses to run as root, so where we are root another user runs it: the owner of
 the folder if that is somebody else, else `postgres`, else `nobody`. That user must be able
-to pass the folders above. `reach` names the topmost one that is ours to open: from there
-down the server's group, and nobody else, may pass (0710). What lies above is never
-changed; if it is closed, `start` says so.
+to pass the folders above. Of those, the folder next above and whatever lies in the system's
+temporary folder are ours to open, or all from `reach` down: the server's group, and nobody
+else, may then pass (0710). Other folders are never changed; if one is closed, `start` says so.
 """
 
 import fcntl
@@ -192,8 +192,9 @@ class PrivatePostgres:
             self.folder.chmod(0o700)
             return
         top = (self._reach or self.folder.parent).absolute()
+        temporary = Path(tempfile.gettempdir()).absolute()
         for step in [*reversed(self.folder.parents), self.folder]:
-            if step == top or top in step.parents:
+            if step == top or top in step.parents or temporary in step.parents:
                 self._let_pass(step)
         if closed := binaries.closed_to(self.folder, self._user):
             name = pwd.getpwuid(self._user[0]).pw_name

@@ -46,6 +46,14 @@ PAYLOAD = b"<record>" + b"".join(
 PAYLOAD = PAYLOAD[: 10 << 10]
 
 
+@contextlib.contextmanager
+def passable():
+    """A temporary folder that the database's user may pass: as root, PostgreSQL runs as another."""
+    with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
+        os.chmod(folder, 0o711)
+        yield folder
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -147,7 +155,7 @@ def bench_receive(suite: str, profile: str, count: int) -> dict:
     authority = Authority()
     keys, partner = Keys.make("LV", suite, authority), Keys.make("EE", suite, authority)
     peer = Peer(EE, LV, partner, (keys.signing,), keys.encryption, profile)
-    with tempfile.TemporaryDirectory() as folder, Site(Path(folder) / "lv", keys, partner, profile, "http://127.0.0.1:9/x") as site:
+    with passable() as folder, Site(Path(folder) / "lv", keys, partner, profile, "http://127.0.0.1:9/x") as site:
         url = f"http://127.0.0.1:{site.ports['as4']}/as4"
         asyncio.run(post_all(url, [peer.message([("application/xml", PAYLOAD)]) for _ in range(count // 4)], 8))
         rounds = []
@@ -182,7 +190,7 @@ def bench_send(suite: str, profile: str, count: int) -> dict:
     listener.answer = answer
     context = listener.running()
     asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result()
-    with tempfile.TemporaryDirectory() as folder, Site(Path(folder) / "lv", keys, partner, profile, listener.url) as site:
+    with passable() as folder, Site(Path(folder) / "lv", keys, partner, profile, listener.url) as site:
         client = GatewayClient(f"http://127.0.0.1:{site.ports['plugin']}", site.token())
         properties = {"originalSender": "C1", "finalRecipient": "C4"}
 
@@ -284,7 +292,7 @@ def bench_large(size: int) -> dict:
         return port._server.sockets[0].getsockname()[1]
 
     port = asyncio.run_coroutine_threadsafe(listen(), loop).result()
-    with tempfile.TemporaryDirectory() as folder, Site(Path(folder) / "lv", keys, partner, "oots/2.0", f"http://127.0.0.1:{port}/as4") as site:
+    with passable() as folder, Site(Path(folder) / "lv", keys, partner, "oots/2.0", f"http://127.0.0.1:{port}/as4") as site:
         url = f"http://127.0.0.1:{site.ports['as4']}/as4"
         asyncio.run(post_all(url, [peer.message([("application/xml", PAYLOAD)]) for _ in range(40)], 4))
         digest = hashlib.sha256()

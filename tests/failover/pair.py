@@ -126,10 +126,12 @@ class Node:
         self.process.wait(10)
 
     def cli(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "gateway", *arguments, "--config", str(self.config)],
-            cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=check, timeout=60,
+            cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60,
         )
+        assert done.returncode == 0 or not check, done.stderr + done.stdout
+        return done
 
     def client(self) -> GatewayClient:
         made = json.loads(self.cli("backends", "create", "checker", "--json").stdout)
@@ -240,13 +242,13 @@ class Checker:
         message = delivery["message"]
         id = message["message_id"]
         digests = [
-            hashlib.sha256(b"".join(self.consumer.payload(message["id"], part["cid"]))).hexdigest()
+            hashlib.sha256(self.consumer.payload(message["id"], part["cid"])).hexdigest()
             for part in message["parts"]
         ]
         self.note("delivered", message_id=id, digests=digests, redelivered=delivery["redelivered"])
         self.delivered.append((id, delivery["redelivered"]))
         assert digests == self.submitted.get(id, digests)
-        self.consumer.ack(delivery["delivery_id"], delivery["claim"])
+        self.consumer.ack(delivery)
         self.note("acked", message_id=id)
         self.acknowledged.append(id)
 

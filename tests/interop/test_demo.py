@@ -102,7 +102,9 @@ def test_running_until_interrupted(temporary):
         process.communicate()
 
 
-def test_interrupted_while_starting(temporary):
+@pytest.mark.parametrize("after", [0.0, 0.8, 1.6])
+def test_interrupted_while_starting(temporary, after):
+    """In the middle of making a database, or of starting the workers, for instance."""
     process = subprocess.Popen(
         DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(temporary),
         start_new_session=True,
@@ -110,10 +112,27 @@ def test_interrupted_while_starting(temporary):
     for line in process.stdout:
         if "keys and certificates" in line:
             break
+    time.sleep(after)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130 and "interrupted" in err, out + err
     assert list(temporary.iterdir()) == [] and processes_in(temporary) == []
+
+
+def test_shared_memory_of_a_killed_database_is_given_back(temporary):
+    ports = Ports()
+    node = Node("LV", temporary, ports, 0)
+    node.make_keys()
+    node.write_configuration([node])
+    node.start()
+    node.wait_until_ready(time.monotonic() + 60)
+    postmaster = int((node.folder / "data/postgres/data/postmaster.pid").read_text().splitlines()[0])
+    held = re.findall(r"/dev/shm/PostgreSQL\.\d+", Path(f"/proc/{postmaster}/maps").read_text())
+    node.stop(0)
+    assert held and not any(Path(segment).exists() for segment in held)
+    creators = [line.split()[4] for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
+    assert str(postmaster) not in creators and processes_in(temporary) == []
+    ports.close()
 
 
 def test_a_node_that_cannot_start_is_explained_in_one_sentence(temporary):

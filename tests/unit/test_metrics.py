@@ -42,7 +42,7 @@ def test_counters():
     metrics.payload_bytes("inbound", 24)
     metrics.receipt("verified")
     metrics.webhook("rest", "delivered")
-    labels = dict(direction="inbound", party="AP_EE_01", action="ExecuteQueryRequest", outcome="received")
+    labels = {"direction": "inbound", "party": "AP_EE_01", "action": "ExecuteQueryRequest", "outcome": "received"}
     assert value("gateway_messages_total", **labels) == 2
     assert value("gateway_message_duration_seconds_count", direction="inbound", outcome="received") == 1
     assert value("gateway_retries_total", party="AP_EE_01") == 1
@@ -89,7 +89,7 @@ def test_processes_are_added_up_and_a_successor_goes_on(fresh):
     run(fresh, "1")
     run(fresh, "2")
     run(fresh, "1")  # the worker in place 1 was replaced
-    labels = dict(direction="inbound", party="P", action="A", outcome="received")
+    labels = {"direction": "inbound", "party": "P", "action": "A", "outcome": "received"}
     assert value("gateway_messages_total", **labels) == 3000
     assert sorted(p.name for p in fresh.iterdir()) == [f"{n}.{k}" for n in "012" for k in ("index", "values")]
     assert value("gateway_queue_depth", queue="send", state="ready") == 1  # who looked last

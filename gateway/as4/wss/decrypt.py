@@ -18,12 +18,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import keywrap
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from msgspec import Struct
 
 from gateway.as4 import ns
 from gateway.as4.profiles.profile import Profile
-from gateway.as4.wss.algorithms import CONTENT_KEY_SIZES, CURVES, SHA1_DIGEST
+from gateway.as4.wss.algorithms import CONTENT_KEY_SIZES, CURVES, SHA1_DIGEST, UNREADABLE, curve_uri
 from gateway.as4.wss.encrypt import IV_SIZE, KEK_SIZE, TAG_SIZE, wrapping_key
 from gateway.as4.wss.keys import DecryptionKey
 from gateway.as4.wss.security import SecurityHeader, children, octets_of, only, refuse
@@ -94,6 +94,10 @@ _NAMED_CURVE = ns.qn(ns.DSIG11, "NamedCurve")
 _PUBLIC_KEY = ns.qn(ns.DSIG11, "PublicKey")
 _STR = ns.qn(ns.WSSE, "SecurityTokenReference")
 _REFERENCE = ns.qn(ns.WSSE, "Reference")
+
+#: What the SPKI of every X25519 key begins with; 32 octets follow [as4 3.9].
+_X25519_HEAD = bytes.fromhex("302a300506032b656e032100")
+_X25519_SIZE = len(_X25519_HEAD) + 32
 
 _CURVE = re.compile(r"urn:oid:?([0-9.]+)")
 
@@ -275,7 +279,7 @@ def unwrap_content_key(opened: _Encrypted, keys: Sequence[DecryptionKey]) -> byt
         raise FailedDecryption("encrypted for a certificate that is none of ours")
     try:
         content_key = _unwrap(encrypted, key)
-    except (ValueError, TypeError, KeyError, keywrap.InvalidUnwrap) as error:
+    except (*UNREADABLE, KeyError, keywrap.InvalidUnwrap) as error:
         raise FailedDecryption(f"the content key cannot be unwrapped ({type(error).__name__})") from None
     algorithms_used = {part.algorithm for part in opened.encrypted_parts.values()}
     if any(len(content_key) != CONTENT_KEY_SIZES[algorithm] for algorithm in algorithms_used):
@@ -287,13 +291,25 @@ def _unwrap(encrypted: EncryptedKey, key: DecryptionKey) -> bytes:
     agreement = encrypted.agreement
     if agreement is None:
         return key.unwrap_oaep(encrypted.wrapped, digest=encrypted.digest, mgf=encrypted.mgf)
-    originator = agreement.originator
-    if agreement.curve is not None:
-        # Checks that the point is on the curve.
-        public = ec.EllipticCurvePublicKey.from_encoded_point(CURVES[agreement.curve](), originator)
-        originator = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    shared = key.agree(originator)
+    shared = key.agree(_originator(agreement))
     return keywrap.aes_key_unwrap(wrapping_key(shared, agreement.salt, agreement.info), encrypted.wrapped)
+
+
+def _originator(agreement: Agreement) -> bytes:
+    """SPKI DER of an originator key of the right kind: the own key is asked about no other."""
+    octets = agreement.originator
+    if agreement.method == ns.X25519:
+        if len(octets) != _X25519_SIZE or not octets.startswith(_X25519_HEAD):
+            raise ValueError("not an X25519 key")
+        return octets
+    if agreement.curve is None:
+        public = load_der_public_key(octets)
+        if not isinstance(public, ec.EllipticCurvePublicKey) or curve_uri(public.curve) is None:
+            raise ValueError("not a key on a curve we know")
+    else:
+        # Checks that the point is on the curve.
+        public = ec.EllipticCurvePublicKey.from_encoded_point(CURVES[agreement.curve](), octets)
+    return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 # -- parts ------------------------------------------------------------------------

@@ -45,9 +45,11 @@ class Taken(Struct, frozen=True, kw_only=True):
 
 
 class Ledger:
-    """The books of one demo."""
+    """The books of one demo. `pulse` is called now and then while somebody waits; what it raises
+    ends the waiting."""
 
-    def __init__(self) -> None:
+    def __init__(self, pulse: Callable[[], None] = lambda: None) -> None:
+        self._pulse = pulse
         self._changed = threading.Condition()
         self._sent: list[Sent] = []
         self._taken: dict[str, Taken] = {}
@@ -87,12 +89,13 @@ class Ledger:
     def _wait(self, find: Callable[[], T | None], until: float) -> T:
         with self._changed:
             while (found := find()) is None:
+                self._pulse()
                 left = until - time.monotonic()
                 if self._trouble is not None:
                     raise DemoFailed(self._trouble)
                 if left <= 0:
                     raise DemoFailed(self._explained())
-                self._changed.wait(left)
+                self._changed.wait(min(left, 0.5))
             return found
 
     def _explained(self) -> str:

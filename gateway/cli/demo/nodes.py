@@ -24,6 +24,7 @@ from pathlib import Path
 
 import gateway
 from gateway.cli.demo.ledger import DemoFailed
+from gateway.cli.demo.sweep import sweep
 from gateway.oots import codes
 
 #: The default port of each listener of the first node; a taken one is replaced by the next free one.
@@ -31,7 +32,7 @@ AS4, PLUGIN, OPERATIONS = 8443, 8081, 9091
 #: A cold disk and a busy machine; a healthy start takes two to four seconds.
 START_PATIENCE = 60.0
 #: What a node may take to end by itself before it is made to. With it the whole end stays within two seconds.
-STOP_PATIENCE = 1.3
+STOP_PATIENCE = 1.0
 VALID_FOR = timedelta(hours=24)
 _PDEATHSIG = 1
 
@@ -84,6 +85,7 @@ class Node:
         self.log = self.folder / "gateway.log"
         self.token = ""
         self._process: subprocess.Popen | None = None
+        self._helper: subprocess.Popen | None = None
 
     @property
     def endpoint(self) -> str:
@@ -178,9 +180,10 @@ format = "json"
                 preexec_fn=_end_with_parent(),
             )
 
-    def wait_until_ready(self, until: float) -> None:
-        """Until /readyz says 200. Raises `DemoFailed` with what the node said."""
+    def wait_until_ready(self, until: float, pulse: Callable[[], None] = lambda: None) -> None:
+        """Until /readyz says 200, calling `pulse` meanwhile. Raises `DemoFailed` with what the node said."""
         while True:
+            pulse()
             if self._process is None or self._process.poll() is not None:
                 raise DemoFailed(f"{self.party} did not start: {self.last_words()}")
             if self._is_ready():
@@ -199,21 +202,29 @@ format = "json"
         finally:
             connection.close()
 
-    def make_client(self) -> None:
-        """A client of the plugin API, as an operator makes one; its token into `token`."""
-        run = subprocess.run(
+    def begin_client(self) -> None:
+        """Have a client of the plugin API made, as an operator would; `finish_client` gets its token."""
+        self._helper = subprocess.Popen(
             [sys.executable, "-m", "gateway", "backends", "create", "demo", "--config", self.config, "--json"],
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             cwd=self.folder,
             env=_environment(),
-            text=True,
-            timeout=30,
-            check=False,
+            start_new_session=True,
         )
-        if run.returncode != 0:
-            said = run.stderr.strip().splitlines()
+
+    def finish_client(self) -> None:
+        """The token into `token`. Raises `DemoFailed`."""
+        assert self._helper is not None, "begun before"
+        try:
+            out, err = self._helper.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            raise DemoFailed(f"{self.party} gave no API token within 30 s") from None
+        if self._helper.returncode != 0:
+            said = err.decode(errors="replace").strip().splitlines()
             raise DemoFailed(f"{self.party} gave no API token: {said[0] if said else 'no reason was told'}")
-        self.token = json.loads(run.stdout)["token"]
+        self.token = json.loads(out)["token"]
 
     def last_words(self) -> str:
         """The last thing in the node's log that tells why, as one line."""
@@ -242,30 +253,16 @@ format = "json"
             self._process.send_signal(signal.SIGTERM)
 
     def stop(self, until: float) -> None:
-        """Wait for the end until `until`; then make one. The database goes with the node."""
-        if self._process is None:
-            return
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(max(until - time.monotonic(), 0.0))
-        if self._process.poll() is None:
-            # A node of the demo has nothing to lose: its workers and its database end with it.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        """Wait for the end until `until`; then make one."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(max(until - time.monotonic(), 0.0))
+            self._process.kill()  # does nothing when it has ended
             self._process.wait()
-        self._stop_database()
-
-    def _stop_database(self) -> None:
-        """The private PostgreSQL outlives a supervisor that was killed; here it must not."""
-        from gateway.store.embedded import postmaster
-
-        found = postmaster(self.folder / "data" / "postgres" / "data")
-        if found is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(found.pid, signal.SIGQUIT)
-        until = time.monotonic() + 5
-        while time.monotonic() < until and postmaster(self.folder / "data" / "postgres" / "data") is not None:
-            time.sleep(0.01)
+        # Workers, PostgreSQL and initdb have sessions of their own, but they all work in this folder.
+        sweep(self.folder)
+        if self._helper is not None:
+            self._helper.wait()
 
 
 def site_context(node: Node) -> ssl.SSLContext:

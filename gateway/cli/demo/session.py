@@ -28,6 +28,7 @@ from gateway.oots import birth, codes, samples
 
 #: With nodes that end in good order this is never used up; it bounds the worst case.
 END_SECONDS = nodes.STOP_PATIENCE
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Session:
@@ -43,36 +44,55 @@ class Session:
         self._nodes: list[Node] = []
         self._requester: Requester | None = None
         self._provider: Provider | None = None
+        self._asked_to_stop = False
+        self._seconds = 0.0
 
     def run(self) -> int:
         """0: everything proven. 1: it failed, and why has been said. 130: interrupted before that."""
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _interrupt)
+        for number in STOPPING:
+            signal.signal(number, self._interrupt)
         error: str | None = None
-        interrupted, seconds = False, 0.0
+        interrupted = False
         try:
-            self._start()
-            self._exchange()
-            seconds = time.monotonic() - self._begun
-            if not self._once:
-                self._hints()
-                self._wait()
-        except KeyboardInterrupt:
-            interrupted = len(self._results) < len(STEPS)
-            error = "interrupted" if interrupted else None
-        except (GatewayError, GatewayProblem, OSError, ValueError) as caught:
-            error = _one_sentence(caught)
-        seconds = time.monotonic() - self._begun if error else seconds
-        self._end()
+            try:
+                self._start()
+                self._exchange()
+                self._seconds = time.monotonic() - self._begun
+                if not self._once:
+                    self._hints()
+                    self._wait()
+            except KeyboardInterrupt:
+                interrupted = len(self._results) < len(STEPS)
+                error = "interrupted" if interrupted else None
+            except Exception as caught:
+                error = _one_sentence(caught)
+        finally:
+            self._end()
+        self._report(error)
+        return 130 if interrupted else 1 if error else 0
+
+    def _report(self, error: str | None) -> None:
         if error:
+            self._seconds = time.monotonic() - self._begun
             self._screen.failed(error)
         elif not self._once:
             self._screen.done("everything stopped" + ("" if self._keep else " and deleted"))
         if self._keep and self._root is not None:
             self._screen.section("Kept", [str(self._root)])
         if self._as_json:
-            self._screen.json(error is None, seconds, self._results, error)
-        return 130 if interrupted else 1 if error else 0
+            self._screen.json(error is None, self._seconds, self._results, error)
+
+    def _interrupt(self, *_: object) -> None:
+        """The first signal ends the demo; the end itself is short and not to be interrupted."""
+        if not self._asked_to_stop:
+            self._asked_to_stop = True
+            raise KeyboardInterrupt
+
+    def _pulse(self) -> None:
+        """The exception of a signal is lost when it strikes within a callback of the interpreter
+        (a handler that runs at fork, for one); then the note of it counts."""
+        if self._asked_to_stop:
+            raise KeyboardInterrupt
 
     # -- beginning ------------------------------------------------------------------------
 
@@ -88,15 +108,19 @@ class Session:
         for node in self._nodes:
             node.start()
         until = began + nodes.START_PATIENCE
-        _together(lambda node: node.wait_until_ready(until), self._nodes)
-        _together(Node.make_client, self._nodes)
+        for node in self._nodes:
+            node.wait_until_ready(until, self._pulse)
+            node.begin_client()
+        for node in self._nodes:
+            node.finish_client()
+        self._pulse()
         self._screen.done("two access points, each with a private PostgreSQL", time.monotonic() - began)
         for node in self._nodes:
             self._screen.done(f"{node.party}   {node.endpoint}   plugin API {node.api}")
 
     def _exchange(self) -> None:
         lv, ee = self._nodes
-        ledger = Ledger()
+        ledger = Ledger(self._pulse)
         portal = pages.Site(nodes.site_context(lv))
         self._requester = Requester(GatewayClient(lv.api, lv.token), ledger, portal, nodes.browser_context(self._nodes))
         self._provider = Provider(
@@ -115,6 +139,7 @@ class Session:
     def _wait(self) -> None:
         """Until Ctrl-C, or until a node ends without being asked."""
         while True:
+            self._pulse()
             for node in self._nodes:
                 node.check()
             time.sleep(0.5)
@@ -163,7 +188,7 @@ class Session:
 
     def _end(self) -> None:
         """Nothing interrupts it: it is bounded, and half an end would leave processes behind."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in STOPPING:
             signal.signal(number, signal.SIG_IGN)
         until = time.monotonic() + END_SECONDS
         for node in self._nodes:
@@ -183,10 +208,6 @@ def _together(call: Callable, items: Iterable) -> None:
     with ThreadPoolExecutor(len(items)) as pool:
         for future in [pool.submit(call, item) for item in items]:
             future.result()
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _one_sentence(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """The store on PostgreSQL 13 and newer.
 
-    await migrate(dsn)
+    await migrate.migrate(dsn)
     store = await PostgresStore.open(dsn, pool_size=8)
 
 `pool` knows what a broken commit means, `sql` loads the statements of `queries/`, `migrate`
@@ -14,7 +14,7 @@ from gateway.store.postgres.bell import Bell
 from gateway.store.postgres.inbound import Inbound
 from gateway.store.postgres.jobs import Jobs
 from gateway.store.postgres.messages import Messages
-from gateway.store.postgres.migrate import migrate, pending
+from gateway.store.postgres.migrate import pending
 from gateway.store.postgres.outbound import Outbound
 from gateway.store.postgres.payloads import Payloads
 from gateway.store.postgres.pool import Pool
@@ -62,4 +62,4 @@ class PostgresStore(Inbound, Outbound, Jobs, Payloads, Messages, Registry, Audit
         await self._pool.close()
 
 
-__all__ = ["PostgresStore", "migrate"]
+__all__ = ["PostgresStore"]

@@ -1,7 +1,7 @@
 """The hash-chained audit. `append_audit` in SQL makes the rows, `chain` checks them."""
 
 from gateway.store.api import AuditEntry
-from gateway.store.chain import BEGINNING, Link, detail_text, first_misfit
+from gateway.store.chain import BEGINNING, Link, first_misfit, row_texts
 from gateway.store.postgres import rows
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
@@ -14,10 +14,7 @@ class Audit(Room):
     """The verbs of `api.Store` for the audit."""
 
     async def audit(self, entry: AuditEntry) -> None:
-        # What a peer sent may stand here, and must not keep the row out.
-        texts = (text.replace("\0", "�").encode("utf-8", "replace").decode()
-                 for text in (entry.kind, entry.actor, entry.subject))  # fmt: skip
-        await self._pool.write(Q["append"], *texts, detail_text(entry.detail))
+        await self._pool.write(Q["append"], *row_texts(entry.kind, entry.actor, entry.subject, entry.detail))
 
     async def audit_entries(self, *, after: int = 0, limit: int = 100) -> list[AuditEntry]:
         return [

@@ -8,7 +8,7 @@ from gateway.as4.units import Reference
 from gateway.errors import ClaimLost, StoreUnavailable, SubmissionConflict
 from gateway.stages import point
 from gateway.store.api import AttemptResult, Job, NewEvent, NewOutbound, Stored
-from gateway.store.chain import detail_text
+from gateway.store.chain import row_texts
 from gateway.store.postgres import rows
 from gateway.store.postgres.payloads import ChunkWriter
 from gateway.store.postgres.pool import Abandoned, Transaction
@@ -113,8 +113,8 @@ class Outbound(Room):
             await t.row(Q["close_attempts"], message, "settled")
             await t.row(Q["tell"], message, was["backend"], rows.events(events))
             if was["state"] == "FAILED":
-                detail = detail_text({"from": "FAILED", "to": "ACKNOWLEDGED"})
-                await t.row(QA["append"], "receipt.late", was["partner"], was["message_id"], detail)
+                detail = {"from": "FAILED", "to": "ACKNOWLEDGED"}
+                await t.row(QA["append"], *row_texts("receipt.late", was["partner"], was["message_id"], detail))
             await t.commit()
         self._bell.ring()
         return True

@@ -529,6 +529,22 @@ def test_no_octet_of_the_header_can_be_changed(suite):
         assert (other.unit, other.references) == (opened.unit, opened.references), good[at - 20 : at + 20]
 
 
+@pytest.mark.parametrize("suite", SUITES, ids=repr)
+def test_encryption_elements_are_not_signed_and_can_still_do_no_harm(suite):
+    """Every octet between the header and the signature, spoiled: refused, or the same content."""
+    payload = Payload(b"<evidence/>" * 20)
+    content_type, body = send(suite, payload)
+    start, end = body.index(b"<wsse:Security"), body.index(b"<ds:Signature")
+    for at in range(start, end, 7):
+        for bit in (1, 0x20):
+            spoiled = body[:at] + bytes([body[at] ^ bit]) + body[at + 1 :]
+            try:
+                _, contents = receive(content_type, spoiled, suite.terms, [suite.receiver])
+            except EbmsError:
+                continue
+            assert list(contents.values()) == [payload.content], body[at - 20 : at + 20]
+
+
 def test_all_causes_of_a_code_look_alike():
     """[threats 1.0]: nothing but class constants for 0101, 0102, 0103."""
     for error in (FailedAuthentication, FailedDecryption, PolicyNoncompliance):

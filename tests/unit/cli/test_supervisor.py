@@ -35,7 +35,11 @@ plan = Plan(
 class Database:
     def __init__(self): self.up = Path(given["folder"]) / "database"
     def start(self): self.up.write_text("up")
-    def healthy(self): return self.up.exists()
+    def healthy(self):
+        if (sick := self.up.with_name("sick")).exists():
+            sick.unlink()
+            raise RuntimeError("nobody expected this")
+        return self.up.exists()
     def stop(self): self.up.unlink()
 
 log.configure(node="n", stream=sys.stderr, plain=False)
@@ -52,8 +56,8 @@ class Running:
     def __init__(self, folder, *, workers=2, drain_delay=0.0, grace=10.0, hang=30.0, config="", factory="trivial_gateway:build",
                  binds=None, **environment):  # fmt: skip
         self.folder, self.notes = folder, folder / "notes"
-        given = dict(folder=str(folder), workers=workers, drain_delay=drain_delay, grace=grace, hang=hang, config=str(config),
-                     factory=factory, binds=binds or {})  # fmt: skip
+        given = {"folder": str(folder), "workers": workers, "drain_delay": drain_delay, "grace": grace, "hang": hang, "config": str(config),
+                     "factory": factory, "binds": binds or {}}  # fmt: skip
         self.errors = (folder / "stderr").open("w+")
         self.process = subprocess.Popen(
             [sys.executable, "-c", SUPERVISE, json.dumps(given)],
@@ -280,6 +284,8 @@ def test_workers_end_even_if_their_loop_hangs(run):
 
 def test_the_database_is_started_again(run, tmp_path):
     running = run(workers=1).started()
+    (tmp_path / "sick").touch()
+    eventually(lambda: running.events("incident"))
     (tmp_path / "database").unlink()
     eventually(lambda: (tmp_path / "database").exists())
     assert running.events("store.unavailable")

@@ -386,7 +386,7 @@ async def test_the_points_are_hit_in_their_order(client, partner, monkeypatch):
 
     hit = []
     monkeypatch.setattr("gateway.transport.exchange.point", hit.append)
-    made, port = await partner(thinking)
+    _made, port = await partner(thinking)
     await post(client(), f"http://127.0.0.1:{port}/", b"a", b"b")
     assert hit == ["OB08", "OB09", "OB10"]
 
@@ -435,9 +435,9 @@ async def test_when_the_body_is_sent_the_partner_has_it(client, partner, monkeyp
 
 
 @pytest.mark.parametrize(("options", "said"), [
-    (dict(hosts=("other.example",)), "another"),
-    (dict(days=-1), "has expired"),
-    (dict(usage="client"), "not meant for servers"),
+    ({"hosts": ("other.example",)}, "another"),
+    ({"days": -1}, "has expired"),
+    ({"usage": "client"}, "not meant for servers"),
 ], ids=["name", "expired", "usage"])  # fmt: skip
 async def test_certificates_that_are_refused(client, partner, pki, options, said):
     made, port = await partner(tls=pki.server_context(f"bad-{said[:3]}", **options))
@@ -476,7 +476,7 @@ async def test_a_partner_that_does_not_speak_tls(client, partner):
 
 
 async def test_a_partner_that_demands_a_client_certificate(client, partner, pki):
-    made, port = await partner(tls=pki.server_context(client_ca=pki.ca, required=True))
+    _made, port = await partner(tls=pki.server_context(client_ca=pki.ca, required=True))
     failed = await failure(client(), f"https://127.0.0.1:{port}/", ca=pki.ca.read_bytes())
     assert "client certificate" in str(failed) or "broke the connection off" in str(failed)
 
@@ -588,7 +588,7 @@ async def test_names_are_judged_by_where_they_lead(client, names):
     names["mixed.example"] = [["193.40.5.1", "169.254.169.254"]]
     for host in names:
         failed = await failure(client(), f"http://{host}/as4")
-        assert failed.stage == "connect" and "link-local" in str(failed) or "metadata" in str(failed)
+        assert failed.stage == "connect" and ("link-local" in str(failed) or "metadata" in str(failed))
 
 
 async def test_a_name_that_changes_its_mind_is_judged_each_time(client, partner, names):

@@ -92,7 +92,7 @@ async def test_the_application_sees_the_client_go_when_the_body_is_too_slow_or_t
 
     call = Call(app, blocks=[b"x" * 600, b"x" * 600, b""], body=1000)
     assert await call.run() == 413
-    assert [e for e in call.sent if e["type"] == "http.response.start"][0]["headers"][-1] == (b"connection", b"close")
+    assert next(e for e in call.sent if e["type"] == "http.response.start")["headers"][-1] == (b"connection", b"close")
     assert ends == ["http.disconnect"]
 
 

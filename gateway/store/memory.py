@@ -1,0 +1,617 @@
+"""The store in the memory of one process, for unit tests. It runs the same contract suite.
+
+Every verb runs without waiting in between, so each is one commit by itself. State changes
+go through the tables of `states`, like those of SQL.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+
+from gateway.as4.units import Reference, UserMessage
+from gateway.clock import Clock
+from gateway.errors import ClaimLost, StoreUnavailable, SubmissionConflict
+from gateway.stages import Step
+from gateway.store.api import (
+    Attempt,
+    AttemptResult,
+    AuditEntry,
+    Client,
+    Direction,
+    Health,
+    Job,
+    JobKind,
+    Message,
+    MessageFilter,
+    NewEvent,
+    NewInbound,
+    NewOutbound,
+    NewPart,
+    Part,
+    Received,
+    Stored,
+    Webhook,
+)
+from gateway.store.chain import BEGINNING, Link, first_misfit, hash_of, row_texts
+from gateway.store.states import INBOUND, JOB, OUTBOUND, RESULTS, after
+
+PREFIX = 8
+#: Job states in which somebody may claim, or holds a claim.
+OPEN = ("READY", "CLAIMED", "ATTEMPT_OPEN")
+
+
+@dataclass
+class _Message:
+    id: UUID
+    direction: Direction
+    state: str
+    tenant: str
+    partner: str
+    unit: UserMessage
+    parts: tuple[NewPart, ...]
+    fingerprint: bytes
+    wrapped_key: bytes | None
+    pmode_id: str
+    pmode_revision: int
+    backend: str | None
+    created_at: datetime
+    changed_at: datetime
+    client: str | None = None
+    deadline: datetime | None = None
+    references: bytes | None = None
+    envelope: bytes | None = None
+    signer: bytes | None = None
+    receipt: bytes | None = None
+    receipt_at: datetime | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+    findings: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    attempts: list[Attempt] = field(default_factory=list)
+
+
+@dataclass
+class _Job:
+    id: UUID
+    kind: JobKind
+    queue: str
+    message: UUID | None
+    due_at: datetime
+    created_at: datetime
+    data: dict[str, Any] = field(default_factory=dict)
+    state: str = "READY"
+    claim: UUID | None = None
+    attempt: int = 0
+    error: str | None = None
+
+
+class MemoryStore:
+    """`api.Store` in one process. The clock's `now` stands for the database's."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._messages: dict[UUID, _Message] = {}
+        self._jobs: dict[UUID, _Job] = {}
+        self._chunks: dict[tuple[UUID, int, int], bytes] = {}
+        self._events: list[tuple[int, datetime, str, UUID | None, str | None, dict[str, Any]]] = []
+        self._keys: dict[tuple[str, str], tuple[UUID, bytes]] = {}
+        self._clients: dict[str, tuple[Client, bytes]] = {}
+        self._webhooks: dict[str, Webhook] = {}
+        self._links: list[Link] = []
+        #: How many barrier writes duplicates made.
+        self.duplicates_seen = 0
+        self._work = asyncio.Event()
+
+    # -- inbound ----------------------------------------------------------------------
+
+    async def receive_once(self, message: NewInbound) -> Received:
+        _check_chunks(message.parts, Counter())
+        return self._receive(message, {})
+
+    @asynccontextmanager
+    async def receiving(self, id: UUID) -> AsyncIterator["_Receiving"]:
+        yield _Receiving(id, self._receive)
+
+    def _receive(self, message: NewInbound, chunks: dict[tuple[int, int], bytes]) -> Received:
+        unit = message.user_message
+        known = self._known("inbound", message.tenant, unit.message_id, message.sender)
+        if known is not None:
+            if known.fingerprint != message.fingerprint:
+                return Received("conflict", known.id, b"", False)
+            self.duplicates_seen += 1
+            return Received("duplicate", known.id, known.receipt or b"", known.references == message.references)
+        self._not_taken(message.id)
+        now = self._clock.now()
+        self._messages[message.id] = _Message(
+            id=message.id, direction="inbound", state="RECEIVED", tenant=message.tenant, partner=message.sender,
+            unit=unit, parts=message.parts, fingerprint=message.fingerprint, wrapped_key=message.wrapped_key,
+            pmode_id=message.pmode_id, pmode_revision=message.pmode_revision, backend=message.backend,
+            created_at=now, changed_at=now, references=message.references, envelope=message.envelope,
+            signer=message.signer, receipt=message.receipt, receipt_at=now, findings=message.findings,
+            steps=message.steps,
+        )  # fmt: skip
+        self._keep(message.id, chunks)
+        if message.backend is not None:
+            self._queue("deliver", message.backend, message.id)
+        self._tell(self._messages[message.id], (NewEvent("message.received"),))
+        return Received("stored", message.id, message.receipt)
+
+    # -- outbound ---------------------------------------------------------------------
+
+    async def submit_once(self, message: NewOutbound) -> Stored:
+        _check_chunks(message.parts, Counter())
+        return self._submit(message, {})
+
+    @asynccontextmanager
+    async def submitting(self, id: UUID) -> AsyncIterator["_Submitting"]:
+        yield _Submitting(id, self._submit)
+
+    def _submit(self, message: NewOutbound, chunks: dict[tuple[int, int], bytes]) -> Stored:
+        unit = message.user_message
+        key = None if message.idempotency_key is None else (message.client, message.idempotency_key)
+        if key in self._keys:
+            id, fingerprint = self._keys[key]
+            return self._replay(message, self._messages[id], fingerprint)
+        known = self._known("outbound", message.tenant, unit.message_id)
+        if known is not None:
+            stored = self._replay(message, known, known.fingerprint)
+            if key is not None:
+                self._keys[key] = (known.id, message.fingerprint)
+            return stored
+        self._not_taken(message.id)
+        now = self._clock.now()
+        self._messages[message.id] = _Message(
+            id=message.id, direction="outbound", state="SUBMITTED", tenant=message.tenant, partner=message.receiver,
+            unit=unit, parts=message.parts, fingerprint=message.fingerprint, wrapped_key=message.wrapped_key,
+            pmode_id=message.pmode_id, pmode_revision=message.pmode_revision, backend=message.backend,
+            created_at=now, changed_at=now, client=message.client, deadline=message.deadline, steps=message.steps,
+        )  # fmt: skip
+        if key is not None:
+            self._keys[key] = (message.id, message.fingerprint)
+        self._keep(message.id, chunks)
+        self._queue("send", message.receiver, message.id)
+        self._tell(self._messages[message.id], (NewEvent("message.accepted"),))
+        return Stored(message.id, unit.message_id, unit.conversation_id, "SUBMITTED")
+
+    def _replay(self, message: NewOutbound, known: _Message, fingerprint: bytes) -> Stored:
+        if fingerprint != message.fingerprint or known.backend != message.backend:
+            raise SubmissionConflict("the MessageId or Idempotency-Key was used for another submission")
+        self.duplicates_seen += 1
+        return Stored(known.id, known.unit.message_id, known.unit.conversation_id, known.state, replayed=True)
+
+    async def begin_attempt(self, job: Job, *, node: str, references: tuple[Reference, ...]) -> int:
+        held = self._held(job.id, job.claim, "begin", kind="send")
+        message = self._messages[held.message]
+        self._close_attempts(message, "lost")
+        held.state = "ATTEMPT_OPEN"
+        number = len(message.attempts) + 1
+        message.attempts.append(
+            Attempt(number=number, started_at=self._clock.now(), ended_at=None, node=node, references=references)
+        )
+        return number
+
+    async def finish_attempt(self, job: Job, attempt: int, result: AttemptResult) -> None:
+        message_event, job_event = RESULTS[result.state]
+        held = self._held(job.id, job.claim, job_event, kind="send")
+        message = self._messages[held.message]
+        if after(OUTBOUND, message.state, message_event) is None or not 0 < attempt <= len(message.attempts):
+            raise ClaimLost
+        now = self._clock.now()
+        self._change(message, message_event)
+        message.error_code, message.error_detail = result.error_code, result.error_detail
+        if result.receipt is not None:
+            message.receipt, message.receipt_at = result.receipt, now
+        self._end(message, attempt, result)
+        held.state, held.claim, held.attempt = after(JOB, held.state, job_event), None, 0
+        held.due_at = now + timedelta(seconds=result.retry_in or 0.0)
+        self._tell(message, result.events)
+
+    async def settle_late(self, message: UUID, receipt: bytes, events: tuple[NewEvent, ...]) -> bool:
+        found = self._messages.get(message)
+        if found is None or found.direction != "outbound":
+            return False
+        was = found.state
+        if not (self._change(found, "acknowledge") or self._change(found, "acknowledge_late")):
+            return False
+        found.receipt, found.receipt_at = receipt, self._clock.now()
+        found.error_code = found.error_detail = None
+        self._settle_job(message)
+        self._close_attempts(found, "settled")
+        self._tell(found, events)
+        if was == "FAILED":
+            detail = {"from": "FAILED", "to": "ACKNOWLEDGED"}
+            self._append("receipt.late", found.partner, found.unit.message_id, detail)
+        return True
+
+    async def fail_late(self, message: UUID, error_code: str, error_detail: str, events: tuple[NewEvent, ...]) -> bool:
+        found = self._messages.get(message)
+        if found is None or found.direction != "outbound" or not self._change(found, "fail"):
+            return False
+        found.error_code, found.error_detail = error_code, error_detail
+        self._settle_job(message)
+        self._close_attempts(found, "failed")
+        self._tell(found, events)
+        return True
+
+    async def cancel(self, message: UUID) -> bool:
+        found, job = self._messages.get(message), self._job_of(message, "send")
+        if found is None or job is None or (job.state == "ATTEMPT_OPEN" and self._busy(job)):
+            return False
+        if not self._change(found, "cancel"):
+            return False
+        found.error_code = found.error_detail = None
+        self._settle_job(message)
+        self._close_attempts(found, "lost")
+        return True
+
+    async def requeue(self, message: UUID) -> bool:
+        found = self._messages.get(message)
+        job = self._job_of(message, "send") or self._job_of(message, "deliver")
+        if found is None or job is None or self._busy(job):
+            return False
+        if found.direction == "inbound":
+            if job.state != "PARKED":
+                return False
+        else:
+            if found.wrapped_key is None or not self._change(found, "requeue"):
+                return False
+            found.error_code = found.error_detail = None
+            job.attempt = 0
+        job.state, job.claim, job.due_at, job.error = after(JOB, job.state, "requeue"), None, self._clock.now(), None
+        self._work.set()
+        return True
+
+    # -- jobs -------------------------------------------------------------------------
+
+    async def claim(
+        self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float
+    ) -> list[Job]:
+        now = self._clock.now()
+        due = [
+            job for job in self._jobs.values()
+            if job.kind == kind and job.state in OPEN and job.due_at <= now and (queues is None or job.queue in queues)
+        ]  # fmt: skip
+        claimed = []
+        for job in sorted(due, key=lambda job: job.due_at)[:limit]:
+            job.state, job.claim, job.attempt = after(JOB, job.state, "claim"), uuid4(), job.attempt + 1
+            job.due_at = now + timedelta(seconds=lease)
+            claimed.append(_job(job))
+        return claimed
+
+    async def renew(self, job_id: UUID, claim: UUID, lease: float) -> datetime:
+        job = self._held(job_id, claim, None)
+        job.due_at = self._clock.now() + timedelta(seconds=lease)
+        return job.due_at
+
+    async def release(self, job_id: UUID, claim: UUID, *, due_in: float = 0.0, error: str | None = None) -> None:
+        job = self._held(job_id, claim, "release")
+        job.state, job.claim, job.error = "READY", None, error
+        job.due_at = self._clock.now() + timedelta(seconds=due_in)
+        self._work.set()
+
+    async def park(self, job_id: UUID, claim: UUID, *, error: str) -> None:
+        job = self._held(job_id, claim, "park")
+        job.state, job.claim, job.error = "PARKED", None, error
+
+    async def finish_notify(self, job_id: UUID, claim: UUID) -> None:
+        del self._jobs[self._held(job_id, claim, "finish", kind="notify").id]
+
+    async def finish_delivery(
+        self, job_id: UUID, claim: UUID, events: tuple[NewEvent, ...], steps: tuple[Step, ...] = ()
+    ) -> None:
+        job = self._jobs.get(job_id)
+        if job is not None and job.kind == "deliver" and job.claim == claim and job.state == "DONE":
+            return
+        job = self._held(job_id, claim, "finish", kind="deliver")
+        message = self._messages[job.message]
+        if not self._change(message, "deliver"):
+            raise ClaimLost
+        job.state = "DONE"
+        message.steps += steps
+        self._tell(message, events)
+
+    async def delivery(self, job_id: UUID, backend: str) -> Job | None:
+        job = self._jobs.get(job_id)
+        return _job(job) if job is not None and job.kind == "deliver" and job.queue == backend else None
+
+    async def wait_for_work(self, timeout: float) -> None:  # noqa: ASYNC109 - a wait, not a limit
+        now = self._clock.now()
+        waits = [(job.due_at - now).total_seconds() for job in self._jobs.values() if job.state in OPEN]
+        timeout = min([timeout, *(wait + 0.001 for wait in waits if wait > 0)])
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._work.wait(), timeout)
+        self._work.clear()
+
+    async def backlog(self) -> dict[str, int]:
+        return dict(Counter(f"{job.kind}.{job.state}" for job in self._jobs.values() if job.state != "DONE"))
+
+    # -- reading ----------------------------------------------------------------------
+
+    async def message(self, id: UUID, *, backend: str | None = None) -> Message | None:
+        found = self._messages.get(id)
+        return None if found is None or backend not in (None, found.backend) else self._view(found)
+
+    async def find(
+        self, message_id: str, *, direction: Direction | None = None, backend: str | None = None
+    ) -> list[Message]:
+        long = len(message_id) >= PREFIX
+        found = [
+            m for m in self._messages.values()
+            if (m.unit.message_id == message_id
+                or (long and (m.unit.message_id.startswith(message_id) or str(m.id).startswith(message_id.lower()))))
+            and direction in (None, m.direction) and backend in (None, m.backend)
+        ]  # fmt: skip
+        found.sort(key=lambda m: (m.unit.message_id == message_id, m.created_at), reverse=True)
+        return [self._view(m) for m in found[:20]]
+
+    async def messages(self, wanted: MessageFilter) -> list[Message]:
+        found = [
+            m for m in self._messages.values()
+            if wanted.backend in (None, m.backend) and wanted.direction in (None, m.direction)
+            and wanted.state in (None, m.state) and wanted.conversation_id in (None, m.unit.conversation_id)
+            and wanted.message_id in (None, m.unit.message_id) and wanted.action in (None, m.unit.action)
+            and wanted.partner in (None, m.partner)
+            and (wanted.after is None or (m.created_at, m.id) < wanted.after)
+        ]  # fmt: skip
+        found.sort(key=lambda m: (m.created_at, m.id), reverse=True)
+        return [self._view(m, whole=False) for m in found[: wanted.limit]]
+
+    async def attempts(self, message: UUID) -> list[Attempt]:
+        found = self._messages.get(message)
+        return list(found.attempts) if found else []
+
+    async def chunks(self, message: UUID, part: int, *, first: int = 0) -> AsyncIterator[bytes]:
+        number = first
+        while (content := self._chunks.get((message, part, number))) is not None:
+            yield content
+            number += 1
+
+    async def events(
+        self, *, backend: str | None = None, message: UUID | None = None, after: int = 0, limit: int = 100
+    ) -> list[tuple[int, datetime, str, UUID | None, dict[str, Any]]]:
+        return [
+            (number, at, type, subject, data) for number, at, type, subject, whose, data in self._events
+            if number > after and backend in (None, whose) and message in (None, subject)
+        ][:limit]  # fmt: skip
+
+    # -- retention --------------------------------------------------------------------
+
+    async def purge(self, *, delivered_before: float, settled_before: float, limit: int = 100) -> int:
+        now = self._clock.now()
+        erased = 0
+        for message in sorted(self._messages.values(), key=lambda m: m.created_at):
+            keep = delivered_before if message.direction == "inbound" else settled_before
+            if erased == limit:
+                break
+            if message.wrapped_key is None or message.changed_at >= now - timedelta(seconds=keep):
+                continue
+            if self._change(message, "erase") or (message.backend is None and self._change(message, "erase_test")):
+                self._erase(message)
+                erased += 1
+        return erased
+
+    def _erase(self, message: _Message) -> None:
+        message.wrapped_key = None
+        message.parts = tuple(_without_content(part) for part in message.parts)
+        self._chunks = {key: chunk for key, chunk in self._chunks.items() if key[0] != message.id}
+        self._jobs = {
+            id: job for id, job in self._jobs.items() if job.message != message.id or job.state in OPEN
+        }
+        self._keys = {key: value for key, value in self._keys.items() if value[0] != message.id}
+
+    # -- registry ---------------------------------------------------------------------
+
+    async def add_client(self, client: Client, token_hash: bytes) -> None:
+        if client.id in self._clients or any(known == token_hash for _, known in self._clients.values()):
+            raise StoreUnavailable("the client is known already")
+        self._clients[client.id] = (msgspec.structs.replace(client, created_at=self._clock.now()), token_hash)
+
+    async def client_by_token(self, token_hash: bytes) -> Client | None:
+        return next((client for client, known in self._clients.values() if known == token_hash), None)
+
+    async def clients(self) -> list[Client]:
+        return [client for client, _ in self._clients.values()]
+
+    async def revoke_client(self, id: str) -> bool:
+        client, token_hash = self._clients.get(id, (None, b""))
+        if client is None or client.revoked:
+            return False
+        self._clients[id] = (msgspec.structs.replace(client, revoked=True), token_hash)
+        return True
+
+    async def add_webhook(self, webhook: Webhook) -> None:
+        if webhook.id in self._webhooks:
+            raise StoreUnavailable("the webhook is known already")
+        self._webhooks[webhook.id] = webhook
+
+    async def webhooks(self, *, backend: str | None = None) -> list[Webhook]:
+        return [webhook for webhook in self._webhooks.values() if backend in (None, webhook.backend)]
+
+    async def remove_webhook(self, id: str, backend: str) -> bool:
+        if id not in self._webhooks or self._webhooks[id].backend != backend:
+            return False
+        del self._webhooks[id]
+        self._jobs = {key: job for key, job in self._jobs.items() if job.kind != "notify" or job.queue != id}
+        return True
+
+    async def disable_webhook(self, id: str) -> None:
+        known = self._webhooks.get(id)
+        if known is not None:
+            self._webhooks[id] = msgspec.structs.replace(known, disabled=True)
+
+    # -- audit ------------------------------------------------------------------------
+
+    async def audit(self, entry: AuditEntry) -> None:
+        self._append(entry.kind, entry.actor, entry.subject, entry.detail)
+
+    def _append(self, kind: str, actor: str, subject: str, detail: dict[str, Any]) -> None:
+        number, previous = len(self._links) + 1, self._links[-1].hash if self._links else BEGINNING
+        row = (number, self._clock.now(), *row_texts(kind, actor, subject, detail))
+        self._links.append(Link(*row, hash_of(previous, *row)))
+
+    async def audit_entries(self, *, after: int = 0, limit: int = 100) -> list[AuditEntry]:
+        return [
+            AuditEntry(kind=link.kind, actor=link.actor, subject=link.subject, detail=msgspec.json.decode(link.detail),
+                       at=link.at, number=link.number)
+            for link in self._links[after : after + limit]
+        ]  # fmt: skip
+
+    async def verify_audit(self) -> int | None:
+        return first_misfit(self._links)[0]
+
+    # -- life -------------------------------------------------------------------------
+
+    async def health(self) -> Health:
+        return Health(
+            writable=True, version="memory", migrations_pending=0, synchronous_commit="on", in_recovery=False
+        )
+
+    async def close(self) -> None:
+        self._work.set()
+
+    # -- within -----------------------------------------------------------------------
+
+    def _known(self, direction: Direction, tenant: str, message_id: str, partner: str | None = None) -> _Message | None:
+        return next(
+            (m for m in self._messages.values()
+             if m.direction == direction and m.tenant == tenant and m.unit.message_id == message_id
+             and partner in (None, m.partner)),
+            None,
+        )  # fmt: skip
+
+    def _not_taken(self, id: UUID) -> None:
+        if id in self._messages:
+            raise StoreUnavailable("the row id is taken")
+
+    def _keep(self, id: UUID, chunks: dict[tuple[int, int], bytes]) -> None:
+        self._chunks.update({(id, part, number): content for (part, number), content in chunks.items()})
+
+    def _queue(self, kind: JobKind, queue: str, message: UUID, data: dict[str, Any] | None = None) -> None:
+        id, now = uuid4(), self._clock.now()
+        self._jobs[id] = _Job(id, kind, queue, message, now, now, data or {})
+        self._work.set()
+
+    def _tell(self, message: _Message, events: tuple[NewEvent, ...]) -> None:
+        for event in events:
+            number = len(self._events) + 1
+            self._events.append((number, self._clock.now(), event.type, message.id, message.backend, dict(event.data)))
+            data = {
+                **event.data, "id": str(uuid4()), "type": event.type, "message_id": message.unit.message_id,
+                "conversation_id": message.unit.conversation_id,
+            }  # fmt: skip
+            for webhook in self._webhooks.values():
+                wanted = webhook.backend == message.backend and (not webhook.events or event.type in webhook.events)
+                if wanted and not webhook.disabled:
+                    self._queue("notify", webhook.id, message.id, data)
+
+    def _change(self, message: _Message, event: str) -> bool:
+        state = after(INBOUND if message.direction == "inbound" else OUTBOUND, message.state, event)
+        if state is None:
+            return False
+        message.state, message.changed_at = state, self._clock.now()
+        return True
+
+    def _held(self, job_id: UUID, claim: UUID | None, event: str | None, *, kind: JobKind | None = None) -> _Job:
+        """The job, if `claim` is its current one and `event` may happen to it."""
+        job = self._jobs.get(job_id)
+        if job is None or job.claim is None or job.claim != claim or kind not in (None, job.kind):
+            raise ClaimLost
+        if job.state == "DONE" or (event is not None and after(JOB, job.state, event) is None):
+            raise ClaimLost
+        return job
+
+    def _busy(self, job: _Job) -> bool:
+        return job.state in ("CLAIMED", "ATTEMPT_OPEN") and job.due_at > self._clock.now()
+
+    def _job_of(self, message: UUID, kind: JobKind) -> _Job | None:
+        return next((job for job in self._jobs.values() if job.message == message and job.kind == kind), None)
+
+    def _settle_job(self, message: UUID) -> None:
+        job = self._job_of(message, "send")
+        if job is not None and after(JOB, job.state, "settle"):
+            job.state, job.claim, job.attempt = "DONE", None, 0
+
+    def _end(self, message: _Message, number: int, result: AttemptResult) -> None:
+        begun = message.attempts[number - 1]
+        message.attempts[number - 1] = Attempt(
+            number=number, started_at=begun.started_at, ended_at=self._clock.now(), node=begun.node,
+            references=begun.references, outcome=result.outcome, error_code=result.error_code,
+            error_detail=result.error_detail, http_status=result.http_status, steps=result.steps,
+        )  # fmt: skip
+
+    def _close_attempts(self, message: _Message, outcome: str) -> None:
+        for attempt in message.attempts:
+            if attempt.ended_at is None:
+                self._end(message, attempt.number, AttemptResult(state="FAILED", outcome=outcome))
+
+    def _view(self, m: _Message, *, whole: bool = True) -> Message:
+        job = self._job_of(m.id, "send")
+        return Message(
+            id=m.id, direction=m.direction, state=m.state, tenant=m.tenant, partner=m.partner, user_message=m.unit,
+            parts=tuple(_part(part, whole) for part in m.parts), wrapped_key=m.wrapped_key, pmode_id=m.pmode_id,
+            pmode_revision=m.pmode_revision, backend=m.backend, client=m.client, created_at=m.created_at,
+            changed_at=m.changed_at, deadline=m.deadline, attempts=len(m.attempts),
+            next_attempt_at=job.due_at if job is not None and job.state == "READY" else None,
+            error_code=m.error_code, error_detail=m.error_detail, receipt=m.receipt if whole else None,
+            receipt_at=m.receipt_at, envelope=m.envelope if whole else None, signer=m.signer if whole else None,
+            findings=m.findings, steps=m.steps,
+        )  # fmt: skip
+
+
+class _Chunked:
+    """Chunks of a message that is not stored yet."""
+
+    def __init__(self, id: UUID, store: Any) -> None:
+        self._id, self._store = id, store
+        self._written: dict[tuple[int, int], bytes] = {}
+
+    async def chunk(self, part: int, number: int, sealed: bytes) -> None:
+        self._written[part, number] = sealed
+
+    async def _accept(self, message: Any) -> Any:
+        _check_chunks(message.parts, Counter(part for part, _ in self._written))
+        if message.id != self._id:
+            raise StoreUnavailable("the chunks that were written are not those of the message")
+        return self._store(message, self._written)
+
+
+class _Receiving(_Chunked):
+    async def accept(self, message: NewInbound) -> Received:
+        return await self._accept(message)
+
+
+class _Submitting(_Chunked):
+    async def accept(self, message: NewOutbound) -> Stored:
+        return await self._accept(message)
+
+
+def _check_chunks(parts: tuple[NewPart, ...], written: Counter[int]) -> None:
+    if Counter({part.number: part.chunks for part in parts if part.chunks}) != written:
+        raise StoreUnavailable("the chunks that were written are not those of the message")
+
+
+def _job(job: _Job) -> Job:
+    return Job(
+        id=job.id, kind=job.kind, queue=job.queue, message=job.message, claim=job.claim, attempt=job.attempt,
+        created_at=job.created_at, lease_until=job.due_at, data=dict(job.data),
+    )  # fmt: skip
+
+
+def _part(part: NewPart, whole: bool) -> Part:
+    return Part(
+        number=part.number, info=part.info, cid=part.cid, mime_type=part.mime_type, size=part.size,
+        sha256=part.sha256, compressed=part.compressed, wire_size=part.wire_size, wire_digest=part.wire_digest,
+        inline=part.inline if whole else None, chunks=part.chunks,
+    )  # fmt: skip
+
+
+def _without_content(part: NewPart) -> NewPart:
+    return msgspec.structs.replace(part, inline=None)

@@ -1,0 +1,70 @@
+import pytest
+
+from gateway.clock import SystemClock
+from gateway.store.memory import MemoryStore
+from tests.unit.store.servers import KINDS, Database, Servers
+
+
+@pytest.fixture(scope="session")
+def servers():
+    made = Servers()
+    yield made
+    made.stop()
+
+
+class MemoryNodes:
+    """The memory store as the suite sees it: every node is the same object."""
+
+    def __init__(self) -> None:
+        self._store = MemoryStore(SystemClock())
+
+    async def store(self):
+        return self._store
+
+    async def census(self):
+        s = self._store
+        counts = {
+            "message": len(s._messages), "job": len(s._jobs), "chunk": len(s._chunks), "event": len(s._events),
+            "idempotency": len(s._keys), "audit": len(s._links), "duplicate_seen": s.duplicates_seen,
+            "part": sum(len(m.parts) for m in s._messages.values()),
+            "attempt": sum(len(m.attempts) for m in s._messages.values()),
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    async def tamper(self, number, **change):
+        index = number - 1
+        if change:
+            self._store._links[index] = self._store._links[index]._replace(**change)
+        else:
+            del self._store._links[index]
+
+    async def drop(self):
+        await self._store.close()
+
+
+class PostgresNodes(Database):
+    async def tamper(self, number, **change):
+        """Change a column of an audit row, or delete the row."""
+        for column, value in change.items():
+            await self.sql.execute(f"UPDATE audit SET {column} = $2 WHERE number = $1", number, value)
+        if not change:
+            await self.sql.execute("DELETE FROM audit WHERE number = $1", number)
+
+
+@pytest.fixture(params=["memory", *KINDS])
+async def nodes(request, servers):
+    """What several processes of a gateway share. `await nodes.store()` is one of them."""
+    made = MemoryNodes() if request.param == "memory" else await PostgresNodes.make(servers.dsn(request.param))
+    yield made
+    await made.drop()
+
+
+@pytest.fixture
+async def store(nodes):
+    return await nodes.store()
+
+
+@pytest.fixture
+async def other(nodes):
+    """A second process, or node, on the same data."""
+    return await nodes.store()
