@@ -20,8 +20,9 @@ from gateway.clock import SystemClock
 from gateway.config import Config
 from gateway.errors import ConfigError, GatewayError, KeyUnavailable, StoreUnavailable
 from gateway.keys import sealing
+from gateway.keys.keyring import Keyring
+from gateway.keys.keyring import load_keyring as read_keyring
 from gateway.keys.tls import client_context
-from gateway.keys.keyring import Keyring, load_keyring as read_keyring
 from gateway.keys.trust import check_certificate
 from gateway.msh.door import Door
 from gateway.msh.housekeeping import keep_house
@@ -228,5 +229,17 @@ async def build(
     return Gateway(rooms, receiver=receiver, sender=sender, door=door, workers=workers, backends=backends)
 
 
-__all__ = ["Gateway", "StoreUnavailable", "build", "dsn_of", "load_config", "load_kek", "load_keyring",
-           "load_pmodes", "lint_pmodes", "log", "metrics", "open_store"]  # fmt: skip
+__all__ = [
+    "Gateway",
+    "StoreUnavailable",
+    "build",
+    "dsn_of",
+    "lint_pmodes",
+    "load_config",
+    "load_kek",
+    "load_keyring",
+    "load_pmodes",
+    "log",
+    "metrics",
+    "open_store",
+]  # fmt: skip

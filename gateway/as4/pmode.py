@@ -77,8 +77,8 @@ class Leg(Struct, frozen=True, kw_only=True):
     closed_properties: bool = False
     compress: bool = True
     retry: RetryPolicy = RetryPolicy()
-    signature_token: TokenReference = "bst"
-    encryption_token: TokenReference = "bst"
+    signature_token: TokenReference = "bst"  # noqa: S105 - a kind of reference
+    encryption_token: TokenReference = "bst"  # noqa: S105 - a kind of reference
     max_message: int = 1 << 30
     max_part: int = 1 << 30
     #: Name of the backend that consumes what arrives on this leg.

@@ -12,7 +12,9 @@ def password_of(path: Path | None) -> bytes | None:
     return path.read_bytes().splitlines()[0].strip() if path and path.stat().st_size else None
 
 
-def inspector(keystore: Path | None, truststore: Path, password_file: Path | None, profile: str | None, when: str | None):
+def inspector(
+    keystore: Path | None, truststore: Path, password_file: Path | None, profile: str | None, when: str | None
+):
     """An `Inspector` from the files of the command line. Raises `ConfigError`, `CertificateRefused`."""
     from datetime import UTC, datetime
 
@@ -26,7 +28,8 @@ def inspector(keystore: Path | None, truststore: Path, password_file: Path | Non
     keys = []
     if keystore is not None:
         entries = read_keystore(keystore.read_bytes(), password)
-        keys = [key for entry in entries if entry.private_key is not None and (key := decryption_key(entry)) is not None]
+        ours = [entry for entry in entries if entry.private_key is not None]
+        keys = [key for entry in ours if (key := decryption_key(entry)) is not None]
     trusted = [
         entry.certificate for entry in read_keystore(truststore.read_bytes(), password) if entry.certificate is not None
     ]

@@ -3,7 +3,7 @@
 import click
 
 from gateway.cli.local import config_option, on_store
-from gateway.cli.output import json_option, show_table, show_json
+from gateway.cli.output import json_option, show_json, show_table
 
 
 @click.group()
@@ -124,7 +124,8 @@ def _details(message) -> dict:
         "findings": ", ".join(message.findings),
         "properties": [{"name": p.name, "type": p.type, "value": p.value} for p in unit.properties],
         "parts": [
-            {"cid": p.cid, "mime_type": p.mime_type, "size": p.size, "sha256": p.sha256.hex(), "compressed": p.compressed}
+            {"cid": p.cid, "mime_type": p.mime_type, "size": p.size, "sha256": p.sha256.hex(),
+             "compressed": p.compressed}
             for p in message.parts
         ],
     }

@@ -85,7 +85,9 @@ def _part(item: str):
     path = Path(name if comma and "/" in media_type else item)
     if not path.is_file():
         raise click.BadParameter(f"{path}: no such file", param_hint="FILES")
-    return path, media_type if comma and "/" in media_type else TYPES.get(path.suffix.lower(), "application/octet-stream")
+    if comma and "/" in media_type:
+        return path, media_type
+    return path, TYPES.get(path.suffix.lower(), "application/octet-stream")
 
 
 def _property(item: str) -> dict:

@@ -286,7 +286,7 @@ class Receiver:
 
     def _answer(self, received: Received, new: NewInbound, opened: Opened, leg: Leg) -> Answer:
         message = new.user_message
-        facts = dict(party=message.from_party.value, action=message.action)
+        facts = {"party": message.from_party.value, "action": message.action}
         if received.outcome == "conflict":
             # G02: the id is taken by another content. No receipt covers the new octets.
             log.event("message.conflict", level="warning", **facts)
@@ -338,7 +338,8 @@ class Receiver:
         """Sign with the key of the addressed party, or of our only one; unsigned where there is none."""
         agreements = self._rooms.agreements.value
         if leg is None:
-            leg = next((leg for leg in agreements.pmodes.legs if agreements.pmodes.is_self(leg.to_party.party_id)), None)
+            ours = (leg for leg in agreements.pmodes.legs if agreements.pmodes.is_self(leg.to_party.party_id))
+            leg = next(ours, None)
         key = None
         profile = PROFILES[leg.profile] if leg else next(iter(PROFILES.values()))
         if leg is not None:

@@ -211,7 +211,7 @@ class Sender:
 
     def _tell(self, message: Message, result: AttemptResult) -> None:
         unit = message.user_message
-        facts = dict(party=unit.to_party.value, action=unit.action)
+        facts = {"party": unit.to_party.value, "action": unit.action}
         if result.state == "ACKNOWLEDGED":
             log.event("message.acknowledged", **facts)
             metrics.message("outbound", unit.to_party.value, unit.action, "acknowledged")

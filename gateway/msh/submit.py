@@ -94,7 +94,8 @@ class Submitter:
         try:
             with stage("package"):
                 for number, part in enumerate(wanted.parts):
-                    freezer = _Freezer(key, id, number, part, header_.parts[number], leg, self._rooms.config.limits.part)
+                    limit = self._rooms.config.limits.part
+                    freezer = _Freezer(key, id, number, part, header_.parts[number], leg, limit)
                     async for block in content(number):
                         pieces = (
                             freezer.write(block)

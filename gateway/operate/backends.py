@@ -16,7 +16,9 @@ async def create(store: Store, name: str, backend: str) -> tuple[Client, str]:
     token = "gw_" + secrets.token_urlsafe(32)
     client = Client(id=f"cl_{secrets.token_hex(6)}", name=name, backend=backend)
     await store.add_client(client, hashlib.sha256(token.encode()).digest())
-    await store.audit(AuditEntry(kind="client.created", actor="operator", subject=client.id, detail={"backend": backend}))
+    await store.audit(
+        AuditEntry(kind="client.created", actor="operator", subject=client.id, detail={"backend": backend})
+    )
     return client, token
 
 

@@ -142,7 +142,8 @@ async def _store(open_store: Callable[[], Awaitable[Store]]) -> list[Check]:
     try:
         store = await open_store()
     except (GatewayError, OSError) as error:
-        return [Check("store", "fail", str(error), getattr(error, "hint", "") or "check [store] dsn, and that the server runs")]
+        fix = getattr(error, "hint", "") or "check [store] dsn, and that the server runs"
+        return [Check("store", "fail", str(error), fix)]
     try:
         health = await store.health()
     except GatewayError as error:
@@ -152,7 +153,8 @@ async def _store(open_store: Callable[[], Awaitable[Store]]) -> list[Check]:
     checks = [Check("store", "ok" if health.writable else "fail", f"PostgreSQL {health.version}",
                     "" if health.writable else "connect to the primary")]  # fmt: skip
     if health.migrations_pending:
-        checks.append(Check("migrations", "warn", f"{health.migrations_pending} pending", "they run when the gateway starts"))
+        text = f"{health.migrations_pending} pending"
+        checks.append(Check("migrations", "warn", text, "they run when the gateway starts"))
     if health.synchronous_commit not in ("on", "remote_apply"):
         checks.append(Check("durability", "fail", f"synchronous_commit is {health.synchronous_commit}",
                             "set it to on: a receipt promises that the message is kept"))  # fmt: skip
@@ -218,7 +220,8 @@ async def _reach_one(name: str, endpoint: str, ca: bytes | None) -> Check:
     except socket.gaierror:
         return Check(label, "warn", f"{url.hostname} has no address", "check the endpoint and the DNS")
     except ssl.SSLCertVerificationError as error:
-        return Check(label, "warn", f"TLS: {error.verify_message}", "check the partner's server certificate, or set tls_ca")
+        fix = "check the partner's server certificate, or set tls_ca"
+        return Check(label, "warn", f"TLS: {error.verify_message}", fix)
     except (OSError, TimeoutError) as error:
         return Check(label, "warn", f"{url.hostname}:{port}: {error or 'no answer'}", "check firewall and endpoint")
     writer.close()

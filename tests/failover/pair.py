@@ -198,7 +198,7 @@ class Checker:
                 )
                 break
             except (OSError, GatewayProblem) as error:
-                if time.monotonic() > end or isinstance(error, GatewayProblem) and error.status < 500:
+                if time.monotonic() > end or (isinstance(error, GatewayProblem) and error.status < 500):
                     raise
                 time.sleep(0.1)
         self.note("submitted", message_id=message_id)

@@ -47,6 +47,13 @@ def processes_in(folder: Path) -> list[str]:
     return found
 
 
+def shell(command: str) -> str:
+    """What a command of the demo prints when it is pasted."""
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30, cwd=ROOT, check=False)
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
+    return done.stdout
+
+
 def test_once_as_json(temporary):
     run = subprocess.run(
         [*DEMO, "--once", "--json"], capture_output=True, text=True, timeout=120, env=environment(temporary), check=False
@@ -83,11 +90,9 @@ def test_running_until_interrupted(temporary):
         (folder,) = temporary.iterdir()
         assert (folder / "birth-certificate.pdf").read_bytes().startswith(b"%PDF-1.4")
         for command in re.findall(r"^ +(\S.* messages .*)$", printed, re.M):
-            done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30, cwd=ROOT, check=False)
-            assert done.returncode == 0 and "ExecuteQuery" in done.stdout, (command, done.stdout, done.stderr)
-        curl = re.search(r"curl (?:.*\\\n)+.*", printed)[0]
-        sent = subprocess.run(curl, shell=True, capture_output=True, text=True, timeout=30, check=False)
-        assert json.loads(sent.stdout)["state"] == "ACKNOWLEDGED", (curl, sent.stdout, sent.stderr)
+            assert "ExecuteQuery" in shell(command)
+        assert shell(re.search(r"export (?:.*\n)(?:.*\\\n)+.*", printed)[0]).startswith("ACKNOWLEDGED")
+        assert json.loads(shell(re.search(r"curl (?:.*\\\n)+.*", printed)[0]))["state"] == "ACKNOWLEDGED"
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         printed += process.stdout.read()
@@ -109,12 +114,15 @@ def test_interrupted_while_starting(temporary, after):
         DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(temporary),
         start_new_session=True,
     )  # fmt: skip
-    for line in process.stdout:
-        if "keys and certificates" in line:
-            break
-    time.sleep(after)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=30)
+    try:
+        for line in process.stdout:
+            if "keys and certificates" in line:
+                break
+        time.sleep(after)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130 and "interrupted" in err, out + err
     assert list(temporary.iterdir()) == [] and processes_in(temporary) == []
 

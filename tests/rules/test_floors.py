@@ -62,7 +62,7 @@ def test_imports_go_down(path, tree):
         if parts[0] != "gateway" or len(parts) < 2 or parts[1] == "__version__":
             continue
         there = parts[1]
-        if there == here or there in SHARED and FLOORS[here] >= FLOORS[there]:
+        if there == here or (there in SHARED and FLOORS[here] >= FLOORS[there]):
             continue
         if here == "backends" and there != "plugin" and there != "stages":
             wrong.append(f"{path}:{line} backends import gateway.plugin only, not {name}")

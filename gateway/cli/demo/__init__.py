@@ -3,7 +3,8 @@
     nodes       two complete gateways: folders, keys, processes
     requester, provider, office, pages      the business software on both sides
     scenario, ledger                        the exchange, and what makes it a proof
-    show        what is printed
+    show, hints what is printed, and what to try next
+    sweep       for nodes that do not end in time
     session     all of it together, and its end
 
 Only the first second matters here, so this file imports next to nothing.

@@ -4,27 +4,22 @@ Whatever happens in between, the end is the same: business software, gateways an
 stop, and the folder goes unless it is to be kept.
 """
 
-import json
 import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
-
-import msgspec
 
 from gateway.cli.demo import nodes, pages, show
+from gateway.cli.demo.hints import show_hints
 from gateway.cli.demo.ledger import DemoFailed, Ledger
 from gateway.cli.demo.nodes import Node, Ports
 from gateway.cli.demo.provider import Provider
-from gateway.cli.demo.requester import Requester, request_properties
+from gateway.cli.demo.requester import Requester
 from gateway.cli.demo.scenario import STEPS, Result, exchange
 from gateway.client import GatewayClient, GatewayProblem
 from gateway.errors import GatewayError
-from gateway.oots import birth, codes, samples
 
 #: With nodes that end in good order this is never used up; it bounds the worst case.
 END_SECONDS = nodes.STOP_PATIENCE
@@ -59,7 +54,8 @@ class Session:
                 self._exchange()
                 self._seconds = time.monotonic() - self._begun
                 if not self._once:
-                    self._hints()
+                    lv, ee = self._nodes
+                    show_hints(self._screen, self._root, lv, ee, self._results[0].message_id, kept=self._keep)
                     self._wait()
             except KeyboardInterrupt:
                 interrupted = len(self._results) < len(STEPS)
@@ -143,46 +139,6 @@ class Session:
             for node in self._nodes:
                 node.check()
             time.sleep(0.5)
-
-    # -- what to try next ---------------------------------------------------------------------
-
-    def _hints(self) -> None:
-        lv, root, gateway = self._nodes[0], self._root, show.command()
-        self._write_own(root)
-        last = self._results[0].message_id
-        self._screen.section(
-            "Look at it",
-            [
-                f"{root}/birth-certificate.pdf",
-                f"{gateway} messages list --config {lv.config}",
-                f"{gateway} messages trace {last} --config {lv.config}",
-            ],
-        )
-        self._screen.section(
-            "Send your own (a system check; change request.xml and the number as you like)",
-            [
-                f"curl -H 'Authorization: Bearer {lv.token}' -H 'Idempotency-Key: 1' \\",
-                f"     -F 'meta=@{root}/meta.json;type=application/json' \\",
-                f"     -F 'request=@{root}/request.xml;type={codes.REGREP_MEDIA_TYPE}' '{lv.api}/v1/messages?wait=10'",
-            ],
-        )
-        self._screen.section("Stop", ["Ctrl-C." + ("" if self._keep else " Everything above is deleted.")])
-        self._screen.box("demo: throwaway keys, loopback only, not for production")
-
-    def _write_own(self, root: Path) -> None:
-        """A request of one's own to start from: the system check, which needs no person."""
-        scenario = msgspec.structs.replace(birth.BIRTH, procedure="00")
-        (root / "request.xml").write_text(samples.request(scenario, id=uuid4(), at=datetime.now(UTC)))
-        meta = {
-            "to_party": {"id": self._nodes[1].party},
-            "service": codes.QUERY_MANAGER,
-            "service_type": codes.SERVICE_TYPE,
-            "action": codes.REQUEST,
-            "conversation_id": str(uuid4()),
-            "properties": request_properties(str(uuid4())),
-            "parts": [{"mime_type": codes.REGREP_MEDIA_TYPE}],
-        }
-        (root / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
 
     # -- the end --------------------------------------------------------------------------------
 

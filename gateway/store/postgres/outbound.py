@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 from gateway.as4.units import Reference
-from gateway.errors import ClaimLost, StoreUnavailable, SubmissionConflict
+from gateway.errors import ClaimLost, StoreUnavailable, SubmissionConflict, SubmissionRefused
 from gateway.stages import point
 from gateway.store.api import AttemptResult, Job, NewEvent, NewOutbound, Stored
 from gateway.store.chain import row_texts
@@ -31,6 +31,7 @@ class Outbound(Room):
         """One statement and one round trip for a submission that is new."""
         if any(part.chunks for part in message.parts):
             raise StoreUnavailable("chunks are written by `submitting`")
+        _check_texts(message)
         for _ in range(TRIES):
             point("OB01")
             try:
@@ -183,6 +184,7 @@ class Submitting(ChunkWriter):
 
     async def accept(self, message: NewOutbound) -> Stored:
         self._check(message.id, message.parts)
+        _check_texts(message)
         try:
             row = await self._transaction.row(Q["submit"], *rows.outbound_columns(message))
         except Abandoned:
@@ -198,6 +200,14 @@ class Submitting(ChunkWriter):
         await self._transaction.commit()
         self._store._bell.ring()
         return _stored(message)
+
+
+def _check_texts(message: NewOutbound) -> None:
+    """A producer hears what is wrong; asked again later it would be wrong still."""
+    unit = message.user_message
+    texts = (unit.message_id, unit.conversation_id, unit.ref_to_message_id, message.idempotency_key)
+    if not rows.storable(*texts):
+        raise SubmissionRefused("an identifier contains a character that cannot be stored", field="message_id")
 
 
 def _stored(message: NewOutbound) -> Stored:

