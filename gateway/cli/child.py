@@ -15,7 +15,7 @@ from gateway.cli.worker import Orders, send_orders
 from gateway.errors import ConfigError, GatewayError
 
 #: A worker that dies again and again is started ever more rarely, up to this.
-LONGEST_PAUSE = 10.0
+LONGEST_PAUSE = 1.0
 #: One that lived so long has its past forgiven.
 FORGIVEN = 60.0
 

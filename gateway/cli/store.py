@@ -58,8 +58,8 @@ def purge(yes, config):
     settings = app.load_config(config or found_config())
     retention = settings.retention
     click.echo(
-        f"Payloads of messages delivered more than {retention.delivered_payloads:g} s ago, and of sent ones settled more "
-        f"than {retention.sent_payloads:g} s ago, will be erased.",
+        f"Payloads of messages delivered more than {retention.delivered_payloads:g} s ago, and of sent ones settled "
+        f"more than {retention.sent_payloads:g} s ago, will be erased.",
         err=True,
     )
     if not yes:

@@ -414,7 +414,7 @@ class Store(Protocol):
         """The `deliver` job as it stands, claimed or not; None if it is not that backend's."""
         ...
 
-    async def wait_for_work(self, timeout: float) -> None:  # noqa: ASYNC109 - a wait, not a limit
+    async def wait_for_work(self, timeout: float) -> None:
         """Return when a job may have become due (NOTIFY), or after `timeout` seconds."""
         ...
 

@@ -322,7 +322,7 @@ class MemoryStore:
         job = self._jobs.get(job_id)
         return _job(job) if job is not None and job.kind == "deliver" and job.queue == backend else None
 
-    async def wait_for_work(self, timeout: float) -> None:  # noqa: ASYNC109 - a wait, not a limit
+    async def wait_for_work(self, timeout: float) -> None:
         now = self._clock.now()
         waits = [(job.due_at - now).total_seconds() for job in self._jobs.values() if job.state in OPEN]
         timeout = min([timeout, *(wait + 0.001 for wait in waits if wait > 0)])

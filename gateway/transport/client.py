@@ -121,7 +121,7 @@ class Client:
         body: bytes,
         headers: dict[str, str],
         *,
-        timeout: float = 20.0,  # noqa: ASYNC109
+        timeout: float = 20.0,
     ) -> tuple[int, dict[str, str], bytes]:
         """POST a notification to a webhook. At most 64 KiB of the answer are read.
 

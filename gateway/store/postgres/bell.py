@@ -43,7 +43,7 @@ class Bell:
         if self._ringer is None or self._ringer.done():
             self._ringer = asyncio.create_task(self._ring(), name="ring")
 
-    async def wait(self, timeout: float) -> None:  # noqa: ASYNC109 - a wait, not a limit
+    async def wait(self, timeout: float) -> None:
         """Return when the bell rang since the last wait, when a waiting job becomes due, or after
         `timeout` seconds. Raises `StoreUnavailable`."""
         if self._missed:

@@ -61,7 +61,7 @@ class Jobs(Room):
         row = await self._pool.row(Q["delivery"], job_id, backend)
         return None if row is None else rows.job(row)
 
-    async def wait_for_work(self, timeout: float) -> None:  # noqa: ASYNC109 - a wait, not a limit
+    async def wait_for_work(self, timeout: float) -> None:
         await self._bell.wait(timeout)
 
     async def backlog(self) -> dict[str, int]:

@@ -286,7 +286,7 @@ class Pool:
             if error.sqlstate == "25006":  # the primary has become a standby
                 session.drop()
             return StoreUnavailable(f"the database refused a statement: {describe(error)}")
-        if isinstance(error, ValueError | TypeError):  # asyncpg could not encode it; nothing was sent
+        if isinstance(error, asyncpg.DataError | ValueError | TypeError):  # not encoded, so not sent
             return StoreUnavailable(f"a value cannot be stored: {type(error).__name__}")
         session.drop()
         if writing:

@@ -9,7 +9,6 @@ import pytest
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.store.api import Client
 from gateway.store.postgres import PostgresStore
-from gateway.store.postgres import migrate as _  # noqa: F401 - the module, below by its name
 from gateway.store.postgres.migrate import Migration, known, migrate
 from tests.unit.store.servers import Database
 
