@@ -5,6 +5,7 @@ line as well, so that `gateway doctor` judges what `gateway run` would load.
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -142,6 +143,7 @@ class Gateway:
         pmodes = msgspec.structs.replace(pmodes, revision=self._rooms.agreements.value.pmodes.revision + 1)
         self._rooms.agreements.value = Agreements(pmodes)
         self._rooms.keyring.value = keyring
+        self._rooms.client.refresh()
 
     async def ready(self) -> tuple[bool, list[tuple[str, bool, str]]]:
         """Can this process take messages: (verdict, [(check, ok, text)])."""
@@ -172,6 +174,19 @@ class Gateway:
         except KeyUnavailable as error:
             return "keys", False, str(error)
         return "keys", True, "signing works"
+
+
+def _partner_tls(config: Config, _partner: str, ca: bytes | None) -> ssl.SSLContext:
+    """The context for one partner. One each: a shared one would leak trust between partners."""
+    tls = config.as4.client_tls
+    return client_context(
+        ca,
+        certificate=tls.certificate,
+        key=tls.key,
+        password=tls.password,
+        minimum_version=tls.minimum_version,
+        ciphers=tls.ciphers,
+    )
 
 
 def check_usable(pmodes: PModeSet, keyring: Keyring, backends: dict[str, plugin.Backend]) -> None:
@@ -207,7 +222,7 @@ async def build(
         agreements=Cell(Agreements(pmodes)),
         keyring=Cell(keyring),
         kek=load_kek(config),
-        client=Client(egress, tls=lambda partner, ca: client_context(ca)),
+        client=Client(egress, tls=partial(_partner_tls, config)),
         clock=clock,
         cpu=cpu,
         node=config.node.name,

@@ -98,6 +98,27 @@ class Tls(Struct, frozen=True):
             raise ValueError("require_client_certificate needs client_ca")
 
 
+class ClientTls(Struct, frozen=True):
+    """TLS of connections to partners. Their certificates are always verified, by `tls_ca` of the party or the system's CAs.
+
+    certificate: PEM file with the certificate shown to partners that ask for one, and its chain.
+    key: PEM file with its private key. Default: it stands in `certificate`.
+    password: Reference to the password of the private key.
+    minimum_version: Oldest TLS version spoken.
+    ciphers: OpenSSL cipher list for TLS 1.2.
+    """
+
+    certificate: Path | None = None
+    key: Path | None = None
+    password: Secret | None = None
+    minimum_version: Literal["1.2", "1.3"] = "1.2"
+    ciphers: str = TLS12_CIPHERS
+
+    def __post_init__(self) -> None:
+        if self.key is not None and self.certificate is None:
+            raise ValueError("key: belongs to a certificate, which is missing")
+
+
 class As4(Struct, frozen=True):
     """The AS4 listener: where partners send to.
 
@@ -105,12 +126,14 @@ class As4(Struct, frozen=True):
     tls: TLS of the listener; without it plain HTTP.
     paths: Paths that take AS4 messages. The later ones are what Domibus and Harmony answer on.
     public_url: The URL partners know, for checks and for MessageIds.
+    client_tls: TLS of connections to partners.
     """
 
     bind: str = "127.0.0.1:8443"
     tls: Tls | None = None
     paths: tuple[str, ...] = ("/as4", "/services/msh", "/domibus/services/msh")
     public_url: str | None = None
+    client_tls: ClientTls = ClientTls()
 
     def __post_init__(self) -> None:
         _bind(self.bind)

@@ -299,7 +299,8 @@ class Receiver:
             body = received.receipt if received.same_references else self._receipt(opened.references, message, leg)
         else:
             log.event("message.received", size=sum(p.size for p in new.parts), **facts)
-            metrics.message("inbound", message.from_party.value, message.action, "received")
+            seconds = self._rooms.clock.now().timestamp() - new.steps[0].started
+            metrics.message("inbound", message.from_party.value, message.action, "received", seconds)
             metrics.payload_bytes("inbound", sum(p.size for p in new.parts))
             body = received.receipt
         point("IB24")

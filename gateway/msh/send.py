@@ -8,8 +8,6 @@ digests [as4 4.2]. The attempt row stands before the socket opens: whatever happ
 somebody knows that these octets may have arrived.
 """
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 
 from gateway import log, metrics
@@ -38,9 +36,6 @@ from gateway.msh.rooms import Rooms
 from gateway.stages import Step, point, record, stage, timeline
 from gateway.store.api import AttemptResult, Job, Message, NewEvent, Part
 
-#: How long a claim lasts; renewed at a third of it while an attempt runs.
-LEASE = 60.0
-
 
 class Sender:
     """Carries out send jobs."""
@@ -55,16 +50,11 @@ class Sender:
         if message is None:
             return
         log.message_id.set(message.user_message.message_id)
-        renewal = asyncio.create_task(self._keep(job))
         try:
             with timeline("outbound") as steps:
                 await self._attempt(job, message, steps)
         except ClaimLost:
             log.event("claim.lost", level="warning", kind=job.kind)
-        finally:
-            renewal.cancel()
-            with contextlib.suppress(asyncio.CancelledError, GatewayError):
-                await renewal
 
     async def _attempt(self, job: Job, message: Message, steps: list[Step]) -> None:
         waited = (self._rooms.clock.now() - (message.next_attempt_at or message.created_at)).total_seconds()
@@ -214,7 +204,8 @@ class Sender:
         facts = {"party": unit.to_party.value, "action": unit.action}
         if result.state == "ACKNOWLEDGED":
             log.event("message.acknowledged", **facts)
-            metrics.message("outbound", unit.to_party.value, unit.action, "acknowledged")
+            seconds = (self._rooms.clock.now() - message.created_at).total_seconds()
+            metrics.message("outbound", unit.to_party.value, unit.action, "acknowledged", seconds)
         elif result.state == "FAILED":
             log.event("message.failed", level="error", code=result.error_code, reason=result.error_detail, **facts)
             metrics.message("outbound", unit.to_party.value, unit.action, "failed")
@@ -222,11 +213,6 @@ class Sender:
             log.event("message.retrying", level="warning", code=result.error_code, reason=result.error_detail,
                       retry_in=round(result.retry_in, 1), **facts)  # fmt: skip
             metrics.retry(unit.to_party.value)
-
-    async def _keep(self, job: Job) -> None:
-        while True:
-            await self._rooms.clock.sleep(LEASE / 3)
-            await self._rooms.store.renew(job.id, job.claim, LEASE)
 
 
 def _outbound_part(part: Part) -> OutboundPart:

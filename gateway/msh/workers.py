@@ -13,12 +13,15 @@ from gateway import log, metrics
 from gateway.errors import ClaimLost, DeliveryDelayed, DeliveryRefused, GatewayError, StoreUnavailable
 from gateway.msh.door import delivery
 from gateway.msh.rooms import Rooms
-from gateway.msh.send import LEASE, Sender
+from gateway.msh.send import Sender
 from gateway.plugin import Backend, Event, WebhookTarget
 from gateway.stages import point, stage, timeline
 from gateway.store.api import Job, JobKind, NewEvent
 
 POLL = 5.0
+#: How long a claim lasts. Renewed at a third of it while the work runs, so it is also how long the work of a
+#: process that died lies still [reliability I10].
+LEASE = 9.0
 #: A backend or webhook gets this long for one delivery or notification.
 DELIVERY_DEADLINE = 30.0
 
@@ -92,6 +95,7 @@ class Workers:
                     await asyncio.wait_for(self._work.wait(), POLL)
 
     async def _run(self, do: Callable[[Job], Awaitable[None]], job: Job) -> None:
+        keeper = asyncio.create_task(self._keep(job))
         try:
             await do(job)
         except ClaimLost:
@@ -102,6 +106,19 @@ class Workers:
         except Exception as error:
             log.event("incident", level="error", kind=job.kind, exc_info=error)
             await self._give_back(job, 30.0, type(error).__name__)
+        finally:
+            keeper.cancel()
+
+    async def _keep(self, job: Job) -> None:
+        """Renew the claim until the work is done or the claim is lost."""
+        while True:
+            await self._rooms.clock.sleep(LEASE / 3)
+            try:
+                await self._rooms.store.renew(job.id, job.claim, LEASE)
+            except ClaimLost:
+                return
+            except StoreUnavailable as error:
+                log.event("store.unavailable", level="warning", reason=str(error))
 
     # -- deliver and notify -------------------------------------------------------
 

@@ -134,7 +134,7 @@ class PrivatePostgres:
                 if not (self._data / "PG_VERSION").exists():
                     self._initialise(found)
                 self._launch(found)
-            else:
+            elif self._child is None or self._child.pid != running.pid:
                 self._report(f"PostgreSQL runs already (process {running.pid}): taken over")
             self._wait_until_ready()
             return self.dsn
@@ -155,6 +155,8 @@ class PrivatePostgres:
                 self._report("PostgreSQL does not stop; stopping it at once")
                 self._signal(running.pid, signal.SIGQUIT)
                 self._gone(running.pid, STOP_PATIENCE)
+            if running.socket and self.folder not in (socket := Path(running.socket)).parents:
+                shutil.rmtree(socket, ignore_errors=True)
         finally:
             self._child = None
             self._release_lock()
@@ -289,12 +291,17 @@ class PrivatePostgres:
     def _settled(self) -> Postmaster | None:
         """The running server to adopt. One that is stopping, or leaves processes behind, is waited for."""
         begun = reported = time.monotonic()
+        hurried = False
         while True:
             found = postmaster(self._data)
             if found is not None and found.status != "stopping":
                 return found
             if found is None and not _processes_in(self._data):
                 return None
+            if found is not None and not hurried:
+                # It may be waiting for its clients to leave.
+                self._signal(found.pid, signal.SIGINT)
+                hurried = True
             if time.monotonic() - reported > REPORT_EVERY:
                 reported = time.monotonic()
                 self._report(f"waiting for the former PostgreSQL to end ({reported - begun:.0f} s)")
