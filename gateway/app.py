@@ -83,7 +83,7 @@ async def open_store(config: Config) -> Store:
 
 async def migrate(config: Config) -> list[str]:
     """Bring the schema up to date; the names of the migrations that were run."""
-    from gateway.store.postgres import migrate as run
+    from gateway.store.postgres.migrate import migrate as run
 
     return await run(dsn_of(config))
 

@@ -108,7 +108,8 @@ def test_migrations_may_be_killed_too(folder):
             return subprocess.run([sys.executable, "-m", "gateway", "store", "migrate", "--config", str(config)],
                                   env={**environment, **more}, cwd=Path(__file__).parents[2], capture_output=True, text=True)
 
-        assert migrate(GATEWAY_CRASH="MT03").returncode == -9
+        first = migrate(GATEWAY_CRASH="MT03")
+        assert first.returncode == -9, first.stderr
         again = migrate()
         assert again.returncode == 0, again.stderr
         assert migrate().stdout.strip() == "the schema is up to date"

@@ -26,6 +26,10 @@ SELECT pg_notify($1, $2);
 
 -- next_due
 -- Seconds until the next job that waits for its time becomes due; NULL when none waits.
-SELECT extract(epoch FROM min(due_at) - now())::float8
-  FROM job
- WHERE kind IN ('send', 'notify') AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN') AND due_at > now();
+SELECT extract(epoch FROM min(next.due_at) - now())::float8
+  FROM (VALUES ('send'), ('notify')) AS wanted (kind),
+       LATERAL (SELECT due_at FROM job
+                 WHERE job.kind = wanted.kind AND kind IN ('send', 'notify')
+                   AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN') AND due_at > now()
+                 ORDER BY due_at
+                 LIMIT 1) AS next;
