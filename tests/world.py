@@ -8,6 +8,7 @@ listener whose answers a test decides.
 import asyncio
 import contextlib
 import datetime
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -206,11 +207,17 @@ class World:
         return 200, "application/soap+xml; charset=UTF-8", self.peer.receipt_for(message, references)
 
 
+@functools.cache
+def _made(suite: str) -> tuple[Authority, Keys, Keys]:
+    """Keys are made once a run: RSA keys take their time, and no test changes them."""
+    authority = Authority()
+    return authority, Keys.make("AP_LV_01", suite, authority), Keys.make("AP_EE_01", suite, authority)
+
+
 @contextlib.asynccontextmanager
 async def world(folder: Path, *, suite: str = "rsa", profile: str = "oots/2.0", more: str = "", store=None, change=None):
     """A gateway that is not claiming by itself: a test calls `send_due`."""
-    authority = Authority()
-    keys, peer_keys = Keys.make("AP_LV_01", suite, authority), Keys.make("AP_EE_01", suite, authority)
+    authority, keys, peer_keys = _made(suite)
     listener = Listener()
     async with listener.running():
         write_site(folder, keys, peer_keys, profile=profile, endpoint=listener.url, more=more)

@@ -192,7 +192,7 @@ def _folder(folder: Path) -> Check:
         free = shutil.disk_usage(place).free
     except OSError as error:
         return Check("data folder", "fail", f"{folder}: {error.strerror}", "set [data] folder")
-    if folder.exists() and stat.st_mode & 0o077:
+    if folder.exists() and stat.st_mode & 0o066:
         return Check("data folder", "warn", f"{folder} can be read by others", f"chmod 700 {folder}")
     if free < 1 << 30:
         return Check("data folder", "warn", f"{folder}: {free >> 20} MiB free", "make room")
