@@ -85,7 +85,7 @@ class Database:
         from gateway.store.postgres.migrate import migrate
 
         if self._config.store.dsn is not None:
-            asyncio.run(migrate(self._config.store.dsn.text()))
+            asyncio.run(migrate(self._config.store.dsn.read()))
         else:
             from gateway.store.embedded import PrivatePostgres
 
