@@ -36,6 +36,9 @@ from gateway.msh.rooms import Rooms
 from gateway.stages import Step, point, record, stage, timeline
 from gateway.store.api import AttemptResult, Job, Message, NewEvent, Part
 
+#: Attempts beyond the agreement's retries that may be lost to dying processes before a message is given up.
+LOST_ATTEMPTS = 5
+
 
 class Sender:
     """Carries out send jobs."""
@@ -64,6 +67,9 @@ class Sender:
         try:
             if leg is None:
                 raise SendFailed("the agreement this message was submitted under is gone", temporary=False)
+            if message.attempts > leg.retry.count + LOST_ATTEMPTS:
+                # Each took the process with it before it could be settled. Not once more [reliability R24].
+                raise SendFailed(f"{message.attempts} attempts without an outcome", temporary=False, stage="wait")
             if message.deadline and message.deadline <= self._rooms.clock.now():
                 raise SendFailed("the deadline of the message has passed", temporary=False, stage="wait")
             wire = self._secured(message, leg)
