@@ -99,7 +99,7 @@ class Tls(Struct, frozen=True):
 
 
 class ClientTls(Struct, frozen=True):
-    """TLS of connections to partners. Their certificates are always verified, by `tls_ca` of the party or the system's CAs.
+    """TLS of connections to partners. Theirs is always verified, by `tls_ca` of the party or the CAs of the system.
 
     certificate: PEM file with the certificate shown to partners that ask for one, and its chain.
     key: PEM file with its private key. Default: it stands in `certificate`.
