@@ -243,7 +243,8 @@ class NewEvent(Struct, frozen=True):
 class AttemptResult(Struct, frozen=True, kw_only=True):
     """How an attempt ended, and what becomes of the message. `retry_in` is in seconds.
 
-    The error is the message's from then on; an acknowledged one has none.
+    The error is the message's from then on; an acknowledged one has none, a failed one at
+    least EBMS:0004.
     """
 
     state: Literal["ACKNOWLEDGED", "WAITING_FOR_RETRY", "FAILED"]

@@ -207,6 +207,8 @@ class MemoryStore:
         now = self._clock.now()
         self._change(message, message_event)
         message.error_code, message.error_detail = result.error_code, result.error_detail
+        if message.state == "FAILED" and message.error_code is None:
+            message.error_code = "EBMS:0004"
         if result.receipt is not None:
             message.receipt, message.receipt_at = result.receipt, now
         self._end(message, attempt, result)

@@ -155,9 +155,10 @@ class Client:
 
     async def close(self) -> None:
         """Close everything; for the end of a process."""
-        self.refresh()
-        for session in self._webhooks.values():
+        # Not `refresh`: a task that is cancelled before its first step closes nothing.
+        for session in [*(pool.session for pool in self._pools.values()), *self._webhooks.values()]:
             await session.close()
+        self._pools.clear()
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)

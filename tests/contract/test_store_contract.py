@@ -641,6 +641,30 @@ async def test_a_failed_attempt_ends_it(store):
     assert await claim_one(store) is None
 
 
+async def test_what_failed_has_an_error(store):
+    new = await submitted(store)
+    await attempt(store, "FAILED", error_code=None, error_detail=None)
+    assert (await store.message(new.id)).error_code == "EBMS:0004"
+    assert [m.id for m in await store.messages(MessageFilter(state="FAILED"))] == [new.id]
+
+
+async def test_pages_by_every_state(store):
+    await store.receive_once(inbound())
+    await submitted(store)
+    for state in ("WAITING_FOR_RETRY", "FAILED", "ACKNOWLEDGED"):
+        while (job := await claim_one(store)) is None:
+            await submitted(store)
+        number = await store.begin_attempt(job, node="n", references=())
+        await store.finish_attempt(job, number, result(state))
+        await submitted(store)
+    await store.cancel((await submitted(store)).id)
+    for state, count in (("RECEIVED", 1), ("SUBMITTED", 1), ("WAITING_FOR_RETRY", 1), ("FAILED", 1), ("ACKNOWLEDGED", 1),
+                         ("CANCELLED", 1), ("DELIVERED", 0), ("PURGED", 0), ("NONSENSE", 0)):  # fmt: skip
+        found = await store.messages(MessageFilter(state=state))
+        assert [m.state for m in found] == [state] * count
+        assert await store.messages(MessageFilter(state=state, direction="inbound")) == (found if state == "RECEIVED" else [])
+
+
 async def test_an_attempt_opens_once_a_claim(store):
     await submitted(store)
     job = await claim_one(store)

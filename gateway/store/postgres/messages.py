@@ -12,6 +12,8 @@ from gateway.store.postgres.sql import load
 
 Q = load("message")
 
+#: States that only one direction has. It need not be asked for, but there is an index for it.
+DIRECTION_OF = {"RECEIVED": "inbound", "DELIVERED": "inbound", "SUBMITTED": "outbound", "WAITING_FOR_RETRY": "outbound"}
 #: A prefix shorter than this is no search, it is a guess.
 PREFIX = 8
 #: No text that begins with a prefix comes after the prefix and this.
@@ -39,7 +41,8 @@ class Messages(Room):
         return [message for message in messages if message is not None]
 
     async def messages(self, wanted: MessageFilter) -> list[Message]:
-        texts = (wanted.backend, wanted.direction, wanted.state, wanted.conversation_id, wanted.message_id,
+        direction = wanted.direction or DIRECTION_OF.get(wanted.state)
+        texts = (wanted.backend, direction, wanted.state, wanted.conversation_id, wanted.message_id,
                  wanted.action, wanted.partner)  # fmt: skip
         if not rows.storable(*texts):
             return []

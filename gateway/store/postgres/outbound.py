@@ -20,6 +20,8 @@ Q = load("outbound")
 QJ = load("job")
 QA = load("audit")
 TRIES = 3
+#: What failed has an error, if only this one (EBMS "Other").
+UNNAMED = "EBMS:0004"
 
 
 class Outbound(Room):
@@ -82,13 +84,14 @@ class Outbound(Room):
 
     async def finish_attempt(self, job: Job, attempt: int, result: AttemptResult) -> None:
         message_event, job_event = RESULTS[result.state]
+        error_code = result.error_code or (UNNAMED if result.state == "FAILED" else None)
         point("OB14")
         try:
             row = await self._pool.write(
                 Q["finish_attempt"], job.id, job.claim, attempt,
                 before(JOB, job_event), after(JOB, "ATTEMPT_OPEN", job_event), result.retry_in or 0.0,
                 before(OUTBOUND, message_event), result.state,
-                result.error_code, result.error_detail, result.outcome, rows.events(result.events),
+                error_code, result.error_detail, result.outcome, rows.events(result.events),
                 result.http_status, result.receipt, rows.text(result.steps),
             )  # fmt: skip
         except Abandoned:

@@ -38,9 +38,9 @@ async def put_message(sql, direction, state, backend="rest"):
     row = await sql.fetchval(
         """INSERT INTO message (id, direction, state, tenant, partner, message_id, conversation_id, service, action,
                                 pmode_id, pmode_revision, header, fingerprint, references_digest, envelope, signer, receipt,
-                                backend)
+                                backend, error_code)
            VALUES (gen_random_uuid(), $1, $2, 't', 'p', gen_random_uuid()::text, 'c', 's', 'a', 'm', 1, '{}', '', '', '',
-                   '', '', $3) RETURNING id""",
+                   '', '', $3, 'EBMS:0004') RETURNING id""",
         direction, state, backend,
     )  # fmt: skip
     await sql.execute("SET session_replication_role = origin")

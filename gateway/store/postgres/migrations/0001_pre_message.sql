@@ -34,7 +34,8 @@ CREATE TABLE message (
     receipt           bytea,
     findings          text[] NOT NULL DEFAULT '{}',
     steps             json NOT NULL DEFAULT '[]',
-    CHECK (direction = 'outbound' OR num_nulls(references_digest, envelope, signer, receipt) = 0)
+    CHECK (direction = 'outbound' OR num_nulls(references_digest, envelope, signer, receipt) = 0),
+    CHECK (state <> 'FAILED' OR error_code IS NOT NULL)
 ) WITH (fillfactor = 80);  -- room for the one or two changes of state on the same page
 
 -- What is signed is base64 and digests: compressing it costs more than it saves.
@@ -48,7 +49,10 @@ CREATE UNIQUE INDEX message_submitted_once ON message (tenant, message_id) WHERE
 CREATE INDEX message_by_message_id ON message (message_id);
 CREATE INDEX message_by_conversation ON message (conversation_id);
 CREATE INDEX message_by_time ON message (created_at, id);
-CREATE INDEX message_with_payload ON message (created_at) WHERE wrapped_key IS NOT NULL;
+-- No index names `state`: a change of state then stays on its page and writes no index at all.
+-- What is open still has its key, and what failed has an error, and those change rarely.
+CREATE INDEX message_with_payload ON message (direction, created_at, id) WHERE wrapped_key IS NOT NULL;
+CREATE INDEX message_with_error ON message (created_at, id) WHERE error_code IS NOT NULL;
 
 -- The second wall behind the statements: no change of state but those of states.py, whoever asks.
 CREATE FUNCTION refuse_state() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -25,7 +25,8 @@ SELECT id FROM message
 
 -- messages
 -- A page of messages, newest first, without envelope, receipt and content. Every filter may be NULL;
--- $8 and $9 are the last row of the page before.
+-- $8 and $9 are the last row of the page before. What follows from a state is said as well: there is an
+-- index for it, and none for the state.
 SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key, m.pmode_id, m.pmode_revision,
        m.backend, m.client, m.created_at, m.changed_at, m.deadline, m.error_code, m.error_detail,
        m.receipt_at, m.findings, m.steps,
@@ -36,6 +37,8 @@ SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key,
          WHERE ($1::text IS NULL OR backend = $1)
            AND ($2::text IS NULL OR direction = $2)
            AND ($3::text IS NULL OR state = $3)
+           AND ($3 IS DISTINCT FROM 'FAILED' OR error_code IS NOT NULL)
+           AND (coalesce($3, '') NOT IN ('RECEIVED', 'SUBMITTED', 'WAITING_FOR_RETRY') OR wrapped_key IS NOT NULL)
            AND ($4::text IS NULL OR conversation_id = $4)
            AND ($5::text IS NULL OR message_id = $5)
            AND ($6::text IS NULL OR action = $6)
@@ -79,25 +82,24 @@ SELECT content FROM chunk WHERE message = $1 AND part = $2 AND number = $3;
 -- (those of the test service: received), outbound ones settled $2 seconds ago. Those another process
 -- is erasing are skipped. Not more of them than hold $4 chunks, but at least one.
 WITH old AS (
-    SELECT id, direction, state, created_at FROM message
-     WHERE wrapped_key IS NOT NULL
-       AND created_at < now() - make_interval(secs => least($1::float8, $2::float8))
-       AND CASE direction
-               WHEN 'inbound' THEN changed_at < now() - make_interval(secs => $1)
-                                   AND (state = 'DELIVERED' OR state = 'RECEIVED' AND backend IS NULL)
-               ELSE changed_at < now() - make_interval(secs => $2)
-                    AND state IN ('ACKNOWLEDGED', 'FAILED', 'CANCELLED')
-           END
-     ORDER BY created_at
-     LIMIT $3
-       FOR UPDATE SKIP LOCKED
+    (SELECT id, created_at FROM message
+      WHERE direction = 'inbound' AND wrapped_key IS NOT NULL
+        AND created_at < now() - make_interval(secs => $1) AND changed_at < now() - make_interval(secs => $1)
+        AND (state = 'DELIVERED' OR state = 'RECEIVED' AND backend IS NULL)
+      ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+    UNION ALL
+    (SELECT id, created_at FROM message
+      WHERE direction = 'outbound' AND wrapped_key IS NOT NULL
+        AND created_at < now() - make_interval(secs => $2) AND changed_at < now() - make_interval(secs => $2)
+        AND state IN ('ACKNOWLEDGED', 'FAILED', 'CANCELLED')
+      ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED)
 ), sized AS (
     SELECT old.*, sum((SELECT coalesce(sum(chunks), 0) FROM part WHERE part.message = old.id))
                       OVER (ORDER BY created_at, id) AS chunks,
            row_number() OVER (ORDER BY created_at, id) AS rank
       FROM old
 )
-SELECT id FROM sized WHERE chunks <= $4 OR rank = 1;
+SELECT id FROM sized WHERE rank <= $3 AND (chunks <= $4 OR rank = 1);
 
 -- erase
 -- Take the keys of the messages $1: what is left of their payloads cannot be opened any more.
