@@ -31,11 +31,10 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from msgspec import Struct
-
 from gateway.errors import StoreUnavailable
 from gateway.store import binaries
 from gateway.store.binaries import ENVIRONMENT, Binaries
+from gateway.store.postmaster import Postmaster, postmaster, processes_in
 
 ROLE = DATABASE = "gateway"
 #: Linux allows 107 bytes for a socket's path; its own name in the folder takes 20.
@@ -87,14 +86,6 @@ include_if_exists = 'postgresql.local.conf'
 """
 #: Settings that older versions do not know.
 CONF_SINCE = {14: "client_connection_check_interval = 1s", 18: "io_method = sync"}
-
-
-class Postmaster(Struct, frozen=True):
-    """What `postmaster.pid` says of a server that is alive."""
-
-    pid: int
-    socket: str
-    status: str
 
 
 class PrivatePostgres:
@@ -296,7 +287,7 @@ class PrivatePostgres:
             found = postmaster(self._data)
             if found is not None and found.status != "stopping":
                 return found
-            if found is None and not _processes_in(self._data):
+            if found is None and not processes_in(self._data):
                 return None
             if found is not None and not hurried:
                 # It may be waiting for its clients to leave.
@@ -390,43 +381,6 @@ def running_dsn(folder: Path) -> str:
     if found is None:
         raise StoreUnavailable(f"the private PostgreSQL in {folder} does not run; `gateway run` starts it")
     return f"postgresql://{ROLE}:{quote(password)}@/{DATABASE}?host={quote(found.socket, safe='/')}"
-
-
-def postmaster(data: Path) -> Postmaster | None:
-    """The server that runs on the cluster `data`, if one does; a stale file or a reused id is none."""
-    try:
-        lines = (data / "postmaster.pid").read_text().splitlines()
-        pid = int(lines[0])
-        os.kill(pid, 0)
-    except (FileNotFoundError, NotADirectoryError, ProcessLookupError, IndexError, ValueError):
-        return None
-    except PermissionError as error:
-        if error.filename is not None:  # the file, not the process
-            raise
-        return None  # somebody else's process
-    if not _works_in(pid, data):
-        return None
-    return Postmaster(pid, lines[4] if len(lines) > 4 else "", lines[7].strip() if len(lines) > 7 else "starting")
-
-
-def _works_in(pid: int, data: Path) -> bool:
-    """Whether the process works in the cluster: every process of a server does, from its first moment."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat_file:
-            if stat_file.read().rpartition(b")")[2].split()[0] == b"Z":
-                return False
-        return Path(os.readlink(f"/proc/{pid}/cwd")) == data.resolve()
-    except (FileNotFoundError, ProcessLookupError):
-        return not Path("/proc/self").exists()  # no /proc here: the process id has to do
-    except PermissionError:
-        return False
-
-
-def _processes_in(data: Path) -> list[int]:
-    """Processes of a server on this cluster, those without a postmaster included."""
-    if not Path("/proc/self").exists():
-        return []
-    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _works_in(int(entry), data)]
 
 
 def _server_user(folder: Path) -> tuple[int, int] | None:

@@ -32,7 +32,7 @@ class Bell:
         self._waiting: set[asyncio.Future[None]] = set()
         self._missed = False
         self._listening: Session | None = None
-        self._opening = asyncio.Lock()
+        self._asking = asyncio.Lock()
         self._pending = False
         self._ringer: asyncio.Task[None] | None = None
 
@@ -88,7 +88,7 @@ class Bell:
 
     async def _next_due(self) -> float | None:
         """Seconds until a job that waits becomes due. Also the proof that we can still hear."""
-        async with self._opening:
+        async with self._asking:
             session = self._listening
             if session is None or session.connection.is_closed():
                 session = self._listening = await self._listen()

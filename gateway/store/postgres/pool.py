@@ -20,12 +20,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from gateway.errors import GatewayError, OutcomeUnknown, StoreUnavailable
+from gateway.errors import OutcomeUnknown, StoreUnavailable
+from gateway.store.postgres.hosts import hosts
 from gateway.store.postgres.sql import load
+from gateway.store.postgres.verdict import Abandoned, describe, ends_connection, verdict
 
 Q = load("session")
 
@@ -54,10 +55,6 @@ SETTINGS = {
 #: The WARNING of a commit that stopped waiting for its standby bears one of these. Its text is
 #: in the server's language, so the code decides; other warnings have codes of their own.
 UNSURE = ("01000", "57P01")
-
-
-class Abandoned(GatewayError):
-    """A statement undid itself (`abandon` in SQL): nothing was written."""
 
 
 class Facts(NamedTuple):
@@ -98,7 +95,7 @@ class Pool:
                  deadline: float = DEADLINE) -> None:  # fmt: skip
         self._dsn, self._schema, self._application = dsn, schema, application
         self._deadline = deadline
-        self._hosts = _hosts(dsn)
+        self._hosts = hosts(dsn)
         self._idle: list[Session] = []
         self._free = asyncio.Semaphore(size)
         # Transactions that live as long as a transfer may not take the last connections:
@@ -154,7 +151,7 @@ class Pool:
             await _acquire(self._streams, "too many large transfers at once")
         try:
             session = await self._take()
-            transaction = Transaction(self, session, deadline or self._deadline)
+            transaction = Transaction(session, deadline or self._deadline)
             try:
                 await transaction._control("BEGIN")
                 yield transaction
@@ -259,7 +256,9 @@ class Pool:
         try:
             result = await statement
         except Exception as error:
-            raise self._judge(session, error, writing) from error
+            if ends_connection(error):
+                session.drop()
+            raise verdict(error, writing=writing) from error
         except BaseException:
             # Our task is cancelled. What the server makes of the statement stays open.
             session.drop()
@@ -273,25 +272,6 @@ class Pool:
         finally:
             watch.cancel()
             self._give_back(session)
-
-    def _judge(self, session: Session, error: Exception, writing: bool) -> GatewayError:
-        """What an error says about the fate of a statement that may have committed."""
-        if isinstance(error, GatewayError):
-            return error
-        said = _severity(error)
-        if said == "ERROR":
-            # The server says that it did not do it.
-            if error.sqlstate == "40000":
-                return Abandoned(str(error.args[0]))
-            if error.sqlstate == "25006":  # the primary has become a standby
-                session.drop()
-            return StoreUnavailable(f"the database refused a statement: {describe(error)}")
-        if isinstance(error, asyncpg.DataError | ValueError | TypeError):  # not encoded, so not sent
-            return StoreUnavailable(f"a value cannot be stored: {type(error).__name__}")
-        session.drop()
-        if writing:
-            return OutcomeUnknown(f"the connection broke during a commit: {describe(error)}")
-        return StoreUnavailable(f"the connection broke: {describe(error)}")
 
     async def close(self) -> None:
         """Close what is idle; what is in use ends when it is given back."""
@@ -308,8 +288,8 @@ class Pool:
 class Transaction:
     """A transaction on a connection of its own."""
 
-    def __init__(self, pool: Pool, session: Session, deadline: float) -> None:
-        self._pool, self._session, self._deadline = pool, session, deadline
+    def __init__(self, session: Session, deadline: float) -> None:
+        self._session, self._deadline = session, deadline
         self._open = False
 
     async def row(self, query: str, *args: Any) -> asyncpg.Record | None:
@@ -341,7 +321,9 @@ class Transaction:
         try:
             return await statement
         except Exception as error:
-            raise self._pool._judge(self._session, error, writing) from error
+            if ends_connection(error):
+                self._session.drop()
+            raise verdict(error, writing=writing) from error
         except BaseException:
             self._session.drop()
             raise
@@ -357,27 +339,6 @@ class Transaction:
             self._session.drop()  # the server rolls back on its own
 
 
-def describe(error: BaseException | None) -> str:
-    """An error of the database without the values in it: DETAIL quotes rows, messages may [threats M04]."""
-    if error is None:
-        return "no host is named"
-    parts = [type(error).__name__]
-    for attribute in ("sqlstate", "table_name", "constraint_name"):
-        if value := getattr(error, attribute, None):
-            parts.append(str(value))
-    if isinstance(error, OSError) and error.strerror:
-        parts.append(error.strerror)
-    if isinstance(error, asyncpg.exceptions.TargetServerAttributeNotMatched):
-        parts.append("no server takes writes")
-    return " ".join(parts)
-
-
-def _severity(error: BaseException) -> str | None:
-    if not isinstance(error, asyncpg.PostgresError):
-        return None
-    return getattr(error, "severity_en", None) or getattr(error, "severity", None)
-
-
 async def _acquire(semaphore: asyncio.Semaphore, refusal: str) -> None:
     if not semaphore.locked():
         await semaphore.acquire()
@@ -389,27 +350,4 @@ async def _acquire(semaphore: asyncio.Semaphore, refusal: str) -> None:
         raise StoreUnavailable(refusal) from None
 
 
-def _hosts(dsn: str) -> list[dict[str, Any]]:
-    """The arguments that pick each host of a DSN in turn; one empty choice when it names none."""
-    parts = urlsplit(dsn)
-    query = parse_qs(parts.query)
-    names = query["host"][0].split(",") if "host" in query else []
-    ports = query["port"][0].split(",") if "port" in query else []
-    if not names:
-        for place in filter(None, parts.netloc.rpartition("@")[2].split(",")):
-            name, port = _split(place)
-            names.append(name)
-            ports.append(port)
-    if len(names) < 2:
-        return [{}]
-    if len(ports) < len(names):
-        ports = (ports or ["5432"]) * len(names)
-    return [{"host": name, "port": int(port or 5432)} for name, port in zip(names, ports, strict=False)]
-
-
-def _split(place: str) -> tuple[str, str]:
-    if place.startswith("["):
-        name, _, port = place[1:].partition("]")
-        return name, port.removeprefix(":")
-    name, _, port = place.partition(":")
-    return name, port
+__all__ = ["DURABLE", "Abandoned", "Facts", "Pool", "Session", "Transaction", "describe"]

@@ -9,7 +9,8 @@ import pytest
 from gateway.errors import OutcomeUnknown, StoreUnavailable
 from gateway.store.api import AuditEntry, Client
 from gateway.store.postgres import PostgresStore, pool
-from gateway.store.postgres.pool import Pool, _hosts
+from gateway.store.postgres.hosts import hosts
+from gateway.store.postgres.pool import Pool
 from tests.contract.test_store_contract import again, attempt, inbound, outbound, part
 from tests.unit.store.servers import Database, Servers
 
@@ -352,7 +353,7 @@ async def test_a_closed_store_says_so(newest):
     ("postgresql:///db?host=a,b&port=7,8", [{"host": "a", "port": 7}, {"host": "b", "port": 8}]),
 ])  # fmt: skip
 def test_hosts_of_a_dsn(dsn, expected):
-    assert _hosts(dsn) == expected
+    assert hosts(dsn) == expected
 
 
 async def test_a_dead_first_host_is_passed_over(servers):

@@ -109,3 +109,9 @@ async def test_rows_are_born_in_one_state(newest):
         if state != "SUBMITTED":
             assert not await allowed(sql.execute(copy, state))
     assert await allowed(sql.execute(copy, "SUBMITTED"))
+
+
+async def test_no_index_names_the_state_of_a_message(newest):
+    """A change of state that no index knows of stays on its page and writes no index."""
+    rows = await newest.sql.fetch("SELECT indexdef FROM pg_indexes WHERE schemaname = $1 AND tablename = 'message'", newest.schema)
+    assert rows and not [r["indexdef"] for r in rows if "state" in r["indexdef"]]
