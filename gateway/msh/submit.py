@@ -68,7 +68,7 @@ class Submitter:
             if not wanted.parts:
                 new = self._new(id, key, header_, (), leg, caller, wanted, idempotency_key, agreements.pmodes.revision)
                 with stage("store"):
-                    stored = await self._store_small(msgspec.structs.replace(new, steps=tuple(steps)))
+                    stored = await self._rooms.store.submit_once(msgspec.structs.replace(new, steps=tuple(steps)))
             else:
                 stored = await self._with_parts(
                     id, key, header_, leg, caller, wanted, content, idempotency_key, agreements.pmodes.revision, steps
@@ -78,10 +78,6 @@ class Submitter:
             log.event("message.submitted", party=leg.to_party.party_id.value, action=leg.action, backend=caller.backend)
             metrics.message("outbound", leg.to_party.party_id.value, leg.action, "submitted")
         return stored
-
-    async def _store_small(self, new: NewOutbound) -> Stored:
-        point("OB01")
-        return await self._rooms.store.submit_once(new)
 
     async def _with_parts(
         self, id, key, header_: UserMessage, leg: Leg, caller, wanted, content, idempotency_key, revision, steps
@@ -122,8 +118,7 @@ class Submitter:
             with stage("store"):
                 new = msgspec.structs.replace(new, steps=tuple(steps))
                 if submitting is None:
-                    return await self._store_small(new)
-                point("OB01")
+                    return await self._rooms.store.submit_once(new)
                 stored = await submitting.accept(new)
             done, context = context, None
             await done.__aexit__(None, None, None)
