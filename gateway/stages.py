@@ -114,20 +114,21 @@ def timeline(direction: str) -> Iterator[list[Step]]:
         _direction.reset(other)
 
 
-@contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Run the body as stage `name`."""
-    if name not in STAGES:
-        raise ValueError(f"unknown stage {name}")
-    started, begin = time.time(), time.perf_counter()
-    error: str | None = None
-    try:
-        yield
-    except BaseException as caught:
-        error = type(caught).__name__
-        raise
-    finally:
-        record(name, started, time.perf_counter() - begin, error)
+class stage:
+    """Run the body as stage `name`: `with stage("verify"):`. A class, at a third of the price of a generator."""
+
+    __slots__ = ("_begin", "_name", "_started")
+
+    def __init__(self, name: str) -> None:
+        if name not in STAGES:
+            raise ValueError(f"unknown stage {name}")
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._started, self._begin = time.time(), time.perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        record(self._name, self._started, time.perf_counter() - self._begin, None if kind is None else kind.__name__)
 
 
 def record(name: str, started: float, seconds: float, error: str | None = None) -> None:

@@ -40,6 +40,9 @@ HEAD_BYTES = 40 << 10
 #: When a server ends, a connection that was just made has this long to say what it wants.
 LAST_CALL = 1.0
 
+#: Below its low-water mark (asyncio's and uvloop's is 16 KiB) a transport never asks for a pause.
+SMALL_ANSWER = 16 << 10
+
 _HEADER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*")
 _ONCE = frozenset((b"content-length", b"host", b"content-type", b"transfer-encoding"))
 
@@ -97,9 +100,55 @@ class StrictProtocol(H11Protocol):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.connection = StrictConnection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+        self._held = b""
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """No upgrade to HTTP/2: the application refuses such a request."""
+
+    async def _send_h11_event(self, event: h11.Event) -> None:
+        """As hypercorn does it, but the head of an answer goes out with its body, in one write."""
+        try:
+            data = self.connection.send(event)
+        except h11.LocalProtocolError:
+            if self.connection.their_state != h11.ERROR:
+                raise
+            return
+        if isinstance(event, h11.Response) and (b"content-length", b"0") not in event.headers:
+            self._held = data
+            return
+        data, self._held = self._held + data, b""
+        if data:
+            await self.send(RawData(data=data))
+
+
+class IdleTimer:
+    """What closes a connection on which no request comes. Hypercorn's own is a task for every request."""
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def restart(self, *_: object) -> None:
+        self._start()
+
+    async def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def hurry(self) -> None:
+        """The server ends: what rests is closed now."""
+        if self._timer is not None:
+            self._start()
+
+    def _start(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self._connection.patience, self._expired)
+
+    def _expired(self) -> None:
+        self._timer = None
+        self._closing = asyncio.ensure_future(self._connection._initiate_server_close())
 
 
 class Connection(TCPServer):
@@ -111,6 +160,7 @@ class Connection(TCPServer):
         loop = asyncio.get_running_loop()
         super().__init__(server.app, loop, server.config, server.context, {"tls": seen}, reader, writer)
         self._settings = server.settings
+        self.idle_task = IdleTimer(self)
         self._waits_for_head = True
         self._head_began = True  # a connection is opened to be used
 
@@ -119,6 +169,11 @@ class Connection(TCPServer):
             self._waits_for_head, self._head_began = event.idle, False
         if not isinstance(event, RawData):
             await super().protocol_send(event)
+            return
+        if self.writer.transport.get_write_buffer_size() + len(event.data) <= SMALL_ANSWER:
+            # Never held up: the transport asks for a pause only above that.
+            with contextlib.suppress(ConnectionError, RuntimeError):  # gone; whoever reads will hear of it
+                self.writer.write(event.data)
             return
         try:
             async with asyncio.timeout(self._settings.write_deadline):
@@ -135,19 +190,16 @@ class Connection(TCPServer):
                 break
             if data and self._waits_for_head and not self._head_began:
                 self._head_began = True
-                await self.idle_task.restart(self._task_group, self._idle_timeout)
+                await self.idle_task.restart()
             await self.protocol.handle(RawData(data))
         await self.protocol.handle(Closed())
 
-    async def _idle_timeout(self) -> None:
-        """Close when no request comes; soon when the server ends, for a request may be on its way."""
-        patience = self._settings.header_deadline if self._head_began else self._settings.keep_alive
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                await self.context.terminated.wait()
-                if self._head_began:
-                    await asyncio.sleep(LAST_CALL)
-        await asyncio.shield(self._initiate_server_close())
+    @property
+    def patience(self) -> float:
+        """How long to wait for a request; soon over when the server ends, for one may be on its way."""
+        if self.context.terminated.is_set():
+            return LAST_CALL if self._head_began else 0.0
+        return self._settings.header_deadline if self._head_began else self._settings.keep_alive
 
 
 class HttpServer:
@@ -169,7 +221,7 @@ class HttpServer:
         self.config, self.context = self._configured(), WorkerContext(None)
         self._sockets, self._tls = sockets, tls
         self._servers: list[asyncio.Server] = []
-        self._connections: set[asyncio.Task] = set()
+        self._connections: dict[asyncio.Task, Connection] = {}
 
     def _configured(self) -> Config:
         config = Config()
@@ -212,17 +264,19 @@ class HttpServer:
             writer.transport.abort()
             return
         task = asyncio.current_task()
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        self._connections[task] = connection = Connection(self, reader, writer)
+        task.add_done_callback(self._connections.pop)
         # Cut off by `finish`; nobody waits for this task, and asyncio's streams trip over a cancelled one.
         with contextlib.suppress(asyncio.CancelledError):
-            await Connection(self, reader, writer)
+            await connection
 
     async def stop_accepting(self) -> None:
         """No new connections; those that wait for a request are closed, the others end with their answer."""
         for server in self._servers:
             server.close()
         await self.context.terminated.set()
+        for connection in self._connections.values():
+            connection.idle_task.hurry()
 
     async def finish(self, patience: float) -> int:
         """Wait for requests under way, `patience` seconds at most; then cut them off. Returns how many."""

@@ -56,12 +56,17 @@ SOAP_CONTENT_TYPE = f"{ns.SOAP_MEDIA_TYPE}; charset=UTF-8"
 
 
 class Answer(NamedTuple):
-    """What goes back on the HTTP connection."""
+    """What goes back on the HTTP connection. `close`: and then the connection ends.
+
+    A refusal always ends it: whether a message was refused before its last octet was read or
+    after would tell its causes apart [threats 1.0].
+    """
 
     status: int
     content_type: str | None = None
     body: bytes = b""
     retry_after: int | None = None
+    close: bool = False
 
 
 @dataclass
@@ -176,7 +181,6 @@ class Receiver:
 
     async def _read_parts(self, events: AsyncIterator, opened: Opened, spool: Spool) -> None:
         """Spool the parts the signature names. Anything else ends the reading at once."""
-        large = 0
         async for event in events:
             match event:
                 case PartBegins(cid=raw):
@@ -188,11 +192,8 @@ class Receiver:
                     spool.begin(cid)
                     point("IB03")
                 case PartData(block=block):
-                    if spool.on_disk:
-                        await self._rooms.cpu.run(spool.write, block)
-                    else:
-                        spool.write(block)
-                    large += len(block)
+                    if spool.write(block):
+                        await self._rooms.cpu.run(spool.flush)
                 case PartEnds():
                     pass
         spool.seal()
@@ -324,16 +325,16 @@ class Receiver:
         )
         metrics.error(error.code, "verify" if error.uniform else "validate")
         if claim.kind in ("Receipt", "Error"):
-            return Answer(400)  # a signal is never answered with an Error signal [as4 2.5]
+            return Answer(400, close=True)  # a signal is never answered with an Error signal [as4 2.5]
         if isinstance(error, soap.SoapFault):
-            return Answer(error.status, SOAP_CONTENT_TYPE, soap.fault(error.fault_code, error.wire))
+            return Answer(error.status, SOAP_CONTENT_TYPE, soap.fault(error.fault_code, error.wire), close=True)
         signal = error_for(
             error,
             ref_to=claim.message_id,
             message_id=new_message_id(self._rooms.config.node.host),
             now=milliseconds(self._rooms.clock.now()),
         )
-        return Answer(error.status, SOAP_CONTENT_TYPE, self._sign_error(signal, progress.leg))
+        return Answer(error.status, SOAP_CONTENT_TYPE, self._sign_error(signal, progress.leg), close=True)
 
     def _sign_error(self, signal, leg: Leg | None) -> bytes:
         """Sign with the key of the addressed party, or of our only one; unsigned where there is none."""

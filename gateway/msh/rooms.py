@@ -20,7 +20,7 @@ from gateway.clock import Clock
 from gateway.config import Config
 from gateway.keys.keyring import Keyring
 from gateway.keys.sealing import KeyEncryptionKey
-from gateway.keys.trust import check_certificate
+from gateway.keys.trust import Use, check_certificate, validity
 from gateway.store.api import Store
 from gateway.transport.client import Client
 
@@ -77,12 +77,20 @@ class Rooms:
     node: str
     entropy: Callable[[int], bytes] = os.urandom
 
+    #: Pinned certificates that were found usable, with the time they are valid for: all else that is
+    #: asked of a certificate never changes. Grows with the agreements, not with messages.
+    _usable: dict[tuple[bytes, Use], tuple[datetime, datetime]] = field(default_factory=dict)
+
     def check_signer(self, now: datetime) -> Callable[[bytes], None]:
         """A `Trust` callback: the signer's certificate is usable for signing at `now`."""
-        def check(certificate: bytes) -> None:
-            check_certificate(certificate, use="sign", now=now, allow=self.config.trust)
+        return lambda certificate: self.check_pinned(certificate, "sign", now)
 
-        return check
+    def check_pinned(self, certificate: bytes, use: Use, now: datetime) -> None:
+        """`check_certificate` for one that an agreement pins: once, and its time for every message."""
+        valid = self._usable.get((certificate, use))
+        if valid is None or not valid[0] <= now <= valid[1]:
+            check_certificate(certificate, use=use, now=now, allow=self.config.trust)
+            self._usable[certificate, use] = validity(certificate)
 
 
 def party_key(party: PartyId) -> str:

@@ -28,7 +28,6 @@ from gateway.errors import (
     SendFailed,
     SubmissionRefused,
 )
-from gateway.keys.trust import check_certificate
 from gateway.msh.outcome import FINAL_CODES, judge
 from gateway.msh.payloads import content
 from gateway.msh.receive import INLINE_WORK
@@ -73,7 +72,8 @@ class Sender:
             if message.deadline and message.deadline <= self._rooms.clock.now():
                 raise SendFailed("the deadline of the message has passed", temporary=False, stage="wait")
             wire = self._secured(message, leg)
-            earlier = [attempt.references for attempt in await self._rooms.store.attempts(message.id)]
+            before = await self._rooms.store.attempts(message.id) if message.attempts else ()
+            earlier = [attempt.references for attempt in before]
             number = await self._rooms.store.begin_attempt(job, node=self._rooms.node, references=wire.references)
             point("OB04")
             signed = [wire.references, *(r for r in earlier if r != wire.references)]
@@ -117,9 +117,7 @@ class Sender:
         recipient = leg.to_party.encryption if message.parts else None
         if recipient is not None:
             # Never encrypt to a certificate that is expired or not meant for it [threats E14].
-            check_certificate(
-                recipient, use="encrypt", now=self._rooms.clock.now(), allow=self._rooms.config.trust
-            )
+            self._rooms.check_pinned(recipient, "encrypt", self._rooms.clock.now())
         elif message.parts:
             raise KeyUnavailable("the agreement has no encryption certificate of the partner")
         draft = Draft(

@@ -7,6 +7,7 @@ a sender whose signature was right, ever get here; they are ciphertext and stay 
 A `SpoolRoom` bounds what all messages of a process, and those of one partner, may hold.
 """
 
+import errno
 import os
 import tempfile
 from collections import defaultdict
@@ -85,28 +86,33 @@ class Spool:
         self._parts.append((cid, self._size))
         self.cids.add(cid)
 
-    def write(self, block: bytes) -> None:
-        """Append to the current part. Raises `Overloaded`; `OSError` when the disk is full."""
+    def write(self, block: bytes) -> bool:
+        """Append to the current part. Returns whether it is time to `flush`. Raises `Overloaded`."""
         self._room.take(self._partner, len(block))
         self._size += len(block)
         self._memory += block
-        if len(self._memory) > IN_MEMORY:
-            if self._file is None:
-                point("IB04")
-                self._file = self._room.open()
-            self._flush()
+        return len(self._memory) > IN_MEMORY
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is in memory to disk; blocking. Raises `OSError` when the disk is full."""
+        if self._file is None:
+            point("IB04")
+            self._file = self._room.open()
         view = memoryview(self._memory)
         while view:
-            view = view[os.write(self._file, view):]
+            try:
+                view = view[os.write(self._file, view):]
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise Overloaded("the disk of the spool is full") from None
         view.release()
         self._memory = bytearray()
 
     def seal(self) -> None:
         """No more writing; what is left in memory joins the file if there is one."""
         if self._file is not None and self._memory:
-            self._flush()
+            self.flush()
 
     def read(self, cid: str) -> Iterator[bytes]:
         """The octets of a part in blocks of up to 1 MiB."""

@@ -19,6 +19,9 @@ from gateway.stages import point, stage, timeline
 from gateway.store.api import Job, JobKind, NewEvent
 
 POLL = 5.0
+#: After one look for work so long until the next one that a bell may cause: a busy gateway rings
+#: for every message, and each look costs as much of the database as storing one.
+GATHER = 0.02
 #: How long a claim lasts. Renewed at a third of it while the work runs, so it is also how long the work of a
 #: process that died lies still [reliability I10].
 LEASE = 9.0
@@ -66,6 +69,7 @@ class Workers:
             except StoreUnavailable:
                 await self._rooms.clock.sleep(1.0)
             self._work.set()
+            await self._rooms.clock.sleep(GATHER)
 
     async def _loop(
         self, kind: JobKind, queues: tuple[str, ...] | None, do: Callable[[Job], Awaitable[None]], limit: int

@@ -43,8 +43,8 @@ class As4App:
                 answer = await self._receiver.receive(content_type, body.blocks(), source)
             except PeerGone:
                 return
-            # What is left of a body we refused half-way is not worth reading.
-            close = () if body.finished else ((b"connection", b"close"),)
+            # What is left of a body that was answered half-way is not worth reading.
+            close = () if body.finished and not answer.close else ((b"connection", b"close"),)
             await _answer(send, answer, *close)
             point("IB26")
         finally:

@@ -9,6 +9,7 @@ encryption and no CBC is reachable from this file, so none can be negotiated.
 import hashlib
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -137,8 +138,13 @@ UNREADABLE = (
 )
 
 
+@lru_cache(512)
 def public_key_of(certificate: bytes) -> PublicKeyTypes:
-    """The checked public key of a DER certificate. Raises `ValueError`."""
+    """The checked public key of a DER certificate. Raises `ValueError`.
+
+    Kept by all octets of the certificate: OpenSSL prepares a key at its first use, and the
+    certificates that come here are the pinned ones of agreements.
+    """
     try:
         key = x509.load_der_x509_certificate(certificate).public_key()
     except UNREADABLE as error:

@@ -21,7 +21,8 @@ def test_parts_come_back_as_they_were(room, sizes, step):
         for cid, octets in parts.items():
             spool.begin(cid)
             for at in range(0, len(octets), step):
-                spool.write(octets[at : at + step])
+                if spool.write(octets[at : at + step]):
+                    spool.flush()
         spool.seal()
         assert spool.size == sum(sizes)
         for cid, octets in parts.items():
@@ -32,7 +33,8 @@ def test_parts_come_back_as_they_were(room, sizes, step):
 def test_nothing_is_visible_in_the_folder(room, tmp_path):
     with Spool(room, "AP") as spool:
         spool.begin("p@x")
-        spool.write(os.urandom(3 << 20))
+        assert spool.write(os.urandom(3 << 20))
+        spool.flush()
         assert spool.on_disk
         assert list(tmp_path.iterdir()) == []
 
@@ -40,7 +42,7 @@ def test_nothing_is_visible_in_the_folder(room, tmp_path):
 def test_small_messages_never_touch_the_disk(room):
     with Spool(room, "AP") as spool:
         spool.begin("p@x")
-        spool.write(bytes(IN_MEMORY))
+        assert not spool.write(bytes(IN_MEMORY))
         assert not spool.on_disk
 
 
