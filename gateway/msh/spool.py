@@ -72,7 +72,7 @@ class Spool:
             self._file = None
         self._room.give_back(self._partner, self._size)
         self._size = 0
-        self._memory.clear()
+        self._memory = bytearray()  # not cleared: the traceback of an error may still look at it
 
     @property
     def size(self) -> int:
@@ -94,19 +94,19 @@ class Spool:
         return len(self._memory) > IN_MEMORY
 
     def flush(self) -> None:
-        """Write what is in memory to disk; blocking. Raises `OSError` when the disk is full."""
+        """Write what is in memory to disk; blocking. Raises `Overloaded` when the disk is full [threats H08]."""
         if self._file is None:
             point("IB04")
             self._file = self._room.open()
-        view = memoryview(self._memory)
-        while view:
-            try:
-                view = view[os.write(self._file, view):]
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise Overloaded("the disk of the spool is full") from None
-        view.release()
+        written = 0
+        with memoryview(self._memory) as view:
+            while written < len(view):
+                try:
+                    written += os.write(self._file, view[written:])
+                except OSError as error:
+                    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                        raise
+                    raise Overloaded("the disk of the spool is full") from None
         self._memory = bytearray()
 
     def seal(self) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import asyncpg
 
 from gateway.store.embedded import running_dsn
+from gateway.store.postgres import PostgresStore
 from tests.failover.pair import Pair
 from tests.peer import Answer, Sent, check_receipt
 
@@ -114,6 +115,17 @@ class Site:
                 return [await connection.fetch(statement) for statement in statements][-1]
             finally:
                 await connection.close()
+
+        return asyncio.run(run())
+
+    def store(self, verb):
+        """What an awaitable verb of the message store gives: what no door offers yet."""
+        async def run():
+            store = await PostgresStore.open(running_dsn(self.data / "postgres"), pool_size=2)
+            try:
+                return await verb(store)
+            finally:
+                await store.close()
 
         return asyncio.run(run())
 
