@@ -218,7 +218,7 @@ class Receiver:
             content=min(leg.max_part, self._rooms.config.limits.decompressed),
             canonical=PROFILES[leg.profile].max_canonical_part,
         )
-        prover = _Prover(opened, content_key, spool, limits, key, id)
+        prover = _Prover(opened, content_key, spool, limits, leg.max_message, key, id)
         if spool.size <= INLINE_WORK and (small := prover.run_small()) is not None:
             parts, proven_parts = small
             new = self._accepted(opened, leg, parts, proven_parts, id, key, agreements, steps)
@@ -375,9 +375,11 @@ class _Prover:
     """One pass over every part: decrypt, hash, inflate, seal. Nothing it made is visible before the end."""
 
     def __init__(
-        self, opened: Opened, content_key: bytes | None, spool: Spool, limits: PartLimits, key: bytes, id: UUID
-    ) -> None:
-        self._opened, self._content_key, self._spool, self._limits = opened, content_key, spool, limits
+        self, opened: Opened, content_key: bytes | None, spool: Spool, limits: PartLimits, message: int,
+        key: bytes, id: UUID,
+    ) -> None:  # fmt: skip
+        self._opened, self._content_key, self._spool = opened, content_key, spool
+        self._limits, self._message = limits, message
         self._key, self._id = key, id
         self._order = [info.cid for info in opened.unit.parts]
 
@@ -385,7 +387,7 @@ class _Prover:
         """All parts inline, in this thread. None when a part turns out too large for its row."""
         made, proven = [], []
         for number, cid in enumerate(self._order):
-            prover = PartProver(self._opened, cid, self._content_key, self._limits)
+            prover = self._prover(cid, proven)
             sealer = PayloadSealer(self._key, self._id, number)
             with stage("decrypt"):
                 for block in self._spool.read(cid):
@@ -406,7 +408,7 @@ class _Prover:
         """Block by block in a thread; sealed chunks go into the open transaction."""
         made, proven = [], []
         for number, cid in enumerate(self._order):
-            prover = PartProver(self._opened, cid, self._content_key, self._limits)
+            prover = self._prover(cid, proven)
             sealer = PayloadSealer(self._key, self._id, number)
             work = self._pieces(prover, sealer, cid)
             with stage("decrypt"):
@@ -418,6 +420,12 @@ class _Prover:
             proven.append(prover.proven)
             made.append(_new_part(number, prover.proven, inline, sealer.count))
         return tuple(made), tuple(proven)
+
+    def _prover(self, cid: str, before: list[ProvenPart]) -> PartProver:
+        """For the next part: what is left of the message bounds it, too, so that many parts are no way round."""
+        left = max(0, self._message - sum(part.size for part in before))
+        limits = msgspec.structs.replace(self._limits, content=min(self._limits.content, left))
+        return PartProver(self._opened, cid, self._content_key, limits)
 
     def _pieces(self, prover: PartProver, sealer: PayloadSealer, cid: str) -> Iterator[tuple[int, bytes]]:
         for block in self._spool.read(cid):

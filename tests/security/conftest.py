@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway import app
+from gateway.keys.keyring import Keyring
 from tests.security.site import Site
 from tests.world import world
 
@@ -25,8 +27,20 @@ def site():
         shutil.rmtree(folder, ignore_errors=True)
 
 
+_read: list[Keyring] = []
+
+
 @pytest.fixture
-async def lv(tmp_path):
-    """AP_LV_01 in this process, with its peer AP_EE_01."""
+async def lv(tmp_path, monkeypatch):
+    """AP_LV_01 in this process, with its peer AP_EE_01. Its keys are the same in every test, and read once:
+    OpenSSL takes 80 ms to find out that they are keys."""
+    load = app.load_keyring
+
+    def once(config):
+        if not _read:
+            _read.append(load(config))
+        return _read[0]
+
+    monkeypatch.setattr(app, "load_keyring", once)
     async with world(tmp_path / "lv") as found:
         yield found

@@ -62,9 +62,13 @@ class Site:
         self.data = self.node.folder / "data"
         self._sources = itertools.count(2)
         self.listener = Witness()
+        self._runner, self._connection = asyncio.Runner(), None
         self.node.start(**ENVIRONMENT)
 
     def stop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+        self._runner.close()
         self.node.stop()
         self.listener.close()
 
@@ -110,13 +114,11 @@ class Site:
     def sql(self, *statements: str) -> list:
         """The rows of the last statement."""
         async def run():
-            connection = await asyncpg.connect(running_dsn(self.data / "postgres"))
-            try:
-                return [await connection.fetch(statement) for statement in statements][-1]
-            finally:
-                await connection.close()
+            if self._connection is None:
+                self._connection = await asyncpg.connect(running_dsn(self.data / "postgres"))
+            return [await self._connection.fetch(statement) for statement in statements][-1]
 
-        return asyncio.run(run())
+        return self._runner.run(run())
 
     def store(self, verb):
         """What an awaitable verb of the message store gives: what no door offers yet."""

@@ -22,7 +22,7 @@ from gateway.as4.units import Error, Receipt
 from gateway.store.api import MessageFilter
 from tests.security.forge import Packed, Part, forge
 
-ROUNDS = 100_000 if os.environ.get("GATEWAY_SECURITY") == "full" else 2500
+ROUNDS = 100_000 if os.environ.get("GATEWAY_SECURITY") == "full" else 1500
 SEED = int(os.environ.get("GATEWAY_SEED", "20261121"))
 CONTENTS = [b"<evidence>" + bytes(range(32, 127)) * 8 + b"</evidence>", b"%PDF-1.7 " + bytes(range(256)) * 4]
 
