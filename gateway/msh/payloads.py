@@ -5,7 +5,7 @@ A payload of up to 64 KiB sits sealed in its part row; a larger one becomes chun
 and number, so that rows cannot change places unnoticed [threats M06].
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 from gateway.errors import NotFound
@@ -65,8 +65,3 @@ async def content(
         point("DL02")
     if number != part.chunks:
         raise NotFound("the payload has been erased")
-
-
-def in_blocks(octets: bytes, size: int = CHUNK) -> Iterator[bytes]:
-    for at in range(0, len(octets), size):
-        yield octets[at : at + size]

@@ -7,8 +7,6 @@ Timestamp and octets.
 """
 
 import hashlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC
 from uuid import UUID
 
@@ -25,23 +23,15 @@ from gateway.as4.units import AgreementRef, PartInfo, PartyId, Property, Service
 from gateway.clock import milliseconds, new_message_id
 from gateway.errors import EbmsError, SubmissionRefused, TooLarge
 from gateway.keys.sealing import new_message_key
-from gateway.msh.payloads import INLINE, PayloadSealer
+from gateway.msh.payloads import PayloadSealer
 from gateway.msh.receive import INLINE_WORK
 from gateway.msh.rooms import Rooms, new_id, party_key
-from gateway.plugin import Caller, Content, PartSubmission, PropertyValue, Submission
+from gateway.plugin import Caller, Content, PartSubmission, Submission
 from gateway.stages import point, stage, timeline
 from gateway.store.api import NewOutbound, NewPart, Stored, Submitting
 
 #: Part properties that are the MSH's business and not the producer's [as4 4.1].
 OWN_PROPERTIES = frozenset({ns.COMPRESSION_TYPE, ns.MIME_TYPE})
-
-
-@dataclass
-class _Frozen:
-    """What one part became."""
-
-    part: NewPart
-    pieces: list[tuple[int, bytes]]
 
 
 class Submitter:
@@ -275,12 +265,3 @@ def _fingerprint(wanted: Submission, parts: tuple[NewPart, ...]) -> bytes:
     for part in parts:
         digest.update(part.sha256)
     return digest.digest()
-
-
-async def no_content(_: int) -> AsyncIterator[bytes]:
-    """The content of a message without parts."""
-    return
-    yield b""
-
-
-__all__ = ["INLINE", "OWN_PROPERTIES", "PropertyValue", "Submitter", "no_content"]

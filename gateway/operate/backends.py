@@ -1,9 +1,9 @@
 """API clients: who may use the plugin API, and for which backend."""
 
-import hashlib
 import secrets
 
 from gateway.errors import ConfigError, NotFound
+from gateway.msh.door import token_hash
 from gateway.store.api import AuditEntry, Client, Store
 
 MAX_NAME = 80
@@ -15,7 +15,7 @@ async def create(store: Store, name: str, backend: str) -> tuple[Client, str]:
         raise ConfigError(f"a client name has 1 to {MAX_NAME} printable characters", key="NAME")
     token = "gw_" + secrets.token_urlsafe(32)
     client = Client(id=f"cl_{secrets.token_hex(6)}", name=name, backend=backend)
-    await store.add_client(client, hashlib.sha256(token.encode()).digest())
+    await store.add_client(client, token_hash(token))
     await store.audit(
         AuditEntry(kind="client.created", actor="operator", subject=client.id, detail={"backend": backend})
     )
