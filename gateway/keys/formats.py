@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from msgspec import Struct
 
+from gateway.as4.wss.algorithms import UNREADABLE
 from gateway.errors import CertificateRefused
 from gateway.keys import der, jks, pkcs8
 from gateway.keys import pkcs12 as pkcs12_
@@ -124,7 +125,8 @@ def _jks(octets: bytes, password: bytes | None, key_password: bytes | None) -> l
         key = pkcs8.load(entry.private_key)
         if not entry.certificates or _spki_of(entry.certificates[0]) != _spki(key):
             raise CertificateRefused("key-certificate-mismatch", f"entry {entry.alias!r}")
-        entries.append(Entry(entry.alias, key, entry.certificates[0], entry.certificates[1:]))
+        chain = tuple(_checked(c) for c in entry.certificates[1:])
+        entries.append(Entry(entry.alias, key, entry.certificates[0], chain))
     return sorted(entries, key=lambda entry: entry.private_key is None)
 
 
@@ -200,6 +202,8 @@ def _pkcs7(octets: bytes) -> list[bytes]:
         return [c.public_bytes(Encoding.DER) for c in pkcs7.load_der_pkcs7_certificates(octets)]
     except UnsupportedAlgorithm:
         raise CertificateRefused("unsupported-format", "PKCS#7 without certificates") from None
+    except UNREADABLE as error:
+        raise CertificateRefused("damaged", f"PKCS#7: {error}") from None
 
 
 def _pem_key(block: bytes, password: bytes | None) -> PrivateKeyTypes:
@@ -228,6 +232,7 @@ def _entries(keys: Keys, certificates_: Certificates) -> list[Entry]:
     """Entries from loose keys and certificates. The public key says which belong together."""
     names: dict[bytes, str | None] = {}
     for alias, certificate in certificates_:
+        _checked(certificate)
         names[certificate] = names.get(certificate) or alias
     by_key: dict[bytes, list[bytes]] = {}
     for certificate in names:
@@ -264,7 +269,7 @@ def _chain(certificate: bytes, others: Sequence[bytes]) -> tuple[bytes, ...]:
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+    except (InvalidSignature, *UNREADABLE):
         return False
     return True
 
@@ -279,9 +284,11 @@ def _name(certificate: bytes | None) -> str:
 
 
 def _checked(certificate: bytes) -> bytes:
+    """The octets, if every field that later code reads without asking can be read."""
     try:
-        x509.load_der_x509_certificate(certificate)
-    except ValueError:
+        read = x509.load_der_x509_certificate(certificate)
+        _ = read.subject, read.issuer, read.not_valid_before_utc, read.not_valid_after_utc
+    except UNREADABLE:
         raise CertificateRefused("damaged", "not an X.509 certificate") from None
     return certificate
 
@@ -293,7 +300,7 @@ def _spki(key: PrivateKeyTypes) -> bytes:
 def _spki_of(certificate: bytes) -> bytes:
     try:
         public = x509.load_der_x509_certificate(certificate).public_key()
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         # A key we cannot use still may stand in a truststore; it matches no private key.
         return certificate
     return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 from msgspec import Struct
 
+from gateway.as4.wss.algorithms import UNREADABLE
 from gateway.errors import CertificateRefused
 from gateway.keys import der, pkcs8
 
@@ -72,7 +73,7 @@ def _by_library(
             named = [(None, c) for c in (first, *others) if c is not None]
     except UnsupportedAlgorithm as error:
         raise CertificateRefused("unsupported-format", f"PKCS#12: {error}") from None
-    except (ValueError, TypeError) as error:
+    except UNREADABLE as error:
         if "password" not in str(error):
             raise CertificateRefused("damaged", f"PKCS#12: {error}") from None
         raise CertificateRefused(

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from gateway.as4.wss.algorithms import UNREADABLE
 from gateway.config import Trust
 from gateway.errors import CertificateRefused
 
@@ -72,7 +73,7 @@ def check_certificate(der: bytes, *, use: Use, now: datetime, allow: Trust = STR
         _check_signature(certificate, allow)
         _check_extensions(certificate, use, allow)
         _check_key(certificate.public_key(), use)
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise CertificateRefused("malformed", str(error)) from None
 
 

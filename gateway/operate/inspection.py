@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from msgspec import Struct
 
 from gateway.as4 import receipts
@@ -18,6 +19,7 @@ from gateway.as4.pmode import Leg, Party
 from gateway.as4.policy import accept
 from gateway.as4.profiles import PROFILES
 from gateway.as4.units import Error, MessageUnit, Receipt, UserMessage
+from gateway.as4.wss.algorithms import UNREADABLE
 from gateway.as4.wss.decrypt import unwrap_content_key
 from gateway.as4.wss.keys import DecryptionKey
 from gateway.errors import (
@@ -169,14 +171,13 @@ class Inspector:
         return (*self._trusted, *issued)
 
     def _issued(self, der: bytes) -> bool:
-        certificate = x509.load_der_x509_certificate(der)
         for anchor in self._trusted:
             issuer = x509.load_der_x509_certificate(anchor)
             if not _is_ca(issuer):
                 continue
             try:
-                certificate.verify_directly_issued_by(issuer)
-            except (ValueError, TypeError, Exception):  # noqa: S112 - any failure means: not issued by it
+                x509.load_der_x509_certificate(der).verify_directly_issued_by(issuer)
+            except (InvalidSignature, *UNREADABLE):
                 continue
             return True
         return False
@@ -314,7 +315,7 @@ def _carried(envelope: bytes) -> list[bytes]:
 def _is_ca(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return False
 
 

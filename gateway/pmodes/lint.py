@@ -19,7 +19,6 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec import Struct
@@ -27,6 +26,7 @@ from msgspec import Struct
 from gateway.as4 import ns
 from gateway.as4.pmode import Leg, Party, PModeSet
 from gateway.as4.profiles import PROFILES
+from gateway.as4.wss.algorithms import UNREADABLE
 from gateway.errors import CertificateRefused, ConfigError
 from gateway.pmodes.agreements import Document
 from gateway.pmodes.expand import expand
@@ -214,7 +214,7 @@ def _fits(der: bytes, use: str, signature: str) -> bool:
         wanted = x25519.X25519PublicKey
     try:
         return isinstance(x509.load_der_x509_certificate(der).public_key(), wanted)
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         return False
 
 
@@ -228,7 +228,7 @@ def _public(certificates: bytes) -> set[bytes]:
 def _key_octets(certificate: x509.Certificate) -> bytes:
     try:
         return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         return certificate.tbs_certificate_bytes
 
 

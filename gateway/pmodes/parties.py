@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from gateway.as4.pmode import Party
 from gateway.as4.units import PartyId
+from gateway.as4.wss.algorithms import UNREADABLE
 from gateway.config.strict import suggestion
 from gateway.errors import ConfigError
 from gateway.pmodes.agreements import Document
@@ -132,7 +133,7 @@ def _certificates(file: str, document: Document, certs: Path | None, key: str) -
         if b"-----BEGIN" in octets:
             return x509.load_pem_x509_certificates(octets)
         return [x509.load_der_x509_certificate(octets)]
-    except ValueError:
+    except UNREADABLE:
         raise ConfigError(
             f"{file} is not a certificate in PEM or DER", file=document.name, key=key,
             hint="`gateway certs show FILE` says what it is",
