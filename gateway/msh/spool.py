@@ -19,6 +19,8 @@ from gateway.stages import point
 
 IN_MEMORY = 1 << 20
 BLOCK = 1 << 20
+#: What passes when others finish: the peer is asked to come again.
+EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 
 class SpoolRoom:
@@ -42,14 +44,23 @@ class SpoolRoom:
             del self._by_partner[partner]
 
     def open(self) -> int:
-        """A new unlinked file, readable by nobody else."""
+        """A new unlinked file, readable by nobody else. Raises `Overloaded` when disk or file
+        descriptors are used up."""
         flags = os.O_RDWR | os.O_CLOEXEC
         try:
-            return os.open(self._folder, flags | os.O_TMPFILE, 0o600)
-        except OSError:  # a file system without O_TMPFILE
+            try:
+                return os.open(self._folder, flags | os.O_TMPFILE, 0o600)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
+                    raise
+            # A file system, or a kernel, without O_TMPFILE.
             descriptor, name = tempfile.mkstemp(dir=self._folder)
             os.unlink(name)
             return descriptor
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            raise Overloaded(f"no spool file: {error.strerror}") from None
 
 
 class Spool:
@@ -104,7 +115,7 @@ class Spool:
                 try:
                     written += os.write(self._file, view[written:])
                 except OSError as error:
-                    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    if error.errno not in EXHAUSTED:
                         raise
                     raise Overloaded("the disk of the spool is full") from None
         self._memory = bytearray()

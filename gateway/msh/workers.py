@@ -27,6 +27,9 @@ GATHER = 0.02
 LEASE = 9.0
 #: A backend or webhook gets this long for one delivery or notification.
 DELIVERY_DEADLINE = 30.0
+#: While the process drains a notification gets only this long: another node makes it anew, and the
+#: restart does not wait for a listener that says nothing.
+LAST_NOTICE = 3.0
 
 
 class Workers:
@@ -36,6 +39,7 @@ class Workers:
         self._rooms, self._sender, self._backends = rooms, sender, backends
         self._tasks: list[asyncio.Task] = []
         self._running: set[asyncio.Task] = set()
+        self._notifying: set[asyncio.Task] = set()
         self._stopping = asyncio.Event()
         self._work = asyncio.Event()
 
@@ -51,11 +55,17 @@ class Workers:
             self._tasks.append(asyncio.create_task(self._loop("deliver", pushing, self._deliver, count)))
 
     async def drain(self, timeout: float) -> None:
-        """Claim nothing more; let what runs finish, for `timeout` seconds at most."""
+        """Claim nothing more; let what runs finish, for `timeout` seconds at most. Notifications that
+        are not made by then are given back at once."""
         self._stopping.set()
         self._work.set()
+        began = self._rooms.clock.monotonic()
+        if self._notifying:
+            await asyncio.wait(self._notifying, timeout=min(timeout, LAST_NOTICE))
+            for task in self._notifying:
+                task.cancel()
         if self._running:
-            await asyncio.wait(self._running, timeout=timeout)
+            await asyncio.wait(self._running, timeout=max(timeout - self._rooms.clock.monotonic() + began, 0.0))
         for task in [*self._tasks, *self._running]:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._running, return_exceptions=True)
@@ -91,7 +101,7 @@ class Workers:
                 continue
             for job in jobs:
                 task = asyncio.create_task(self._run(do, job))
-                for group in (busy, self._running):
+                for group in (busy, self._running, *([self._notifying] if kind == "notify" else [])):
                     group.add(task)
                     task.add_done_callback(group.discard)
             if not jobs:
@@ -102,6 +112,10 @@ class Workers:
         keeper = asyncio.create_task(self._keep(job))
         try:
             await do(job)
+        except asyncio.CancelledError:
+            if job.kind == "notify":
+                await self._give_back(job, 0.0, "the process stopped")
+            raise
         except ClaimLost:
             log.event("claim.lost", level="warning", kind=job.kind)
         except StoreUnavailable as error:

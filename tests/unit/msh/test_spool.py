@@ -1,5 +1,6 @@
 """The spool keeps ciphertext exactly, within its bounds, and leaves nothing behind."""
 
+import errno
 import os
 
 import pytest
@@ -36,6 +37,37 @@ def test_nothing_is_visible_in_the_folder(room, tmp_path):
         assert spool.write(os.urandom(3 << 20))
         spool.flush()
         assert spool.on_disk
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT])
+def test_what_is_used_up_now_is_asked_for_again_later(room, monkeypatch, number):
+    def refuse(*_args, **_options):
+        raise OSError(number, os.strerror(number))
+
+    with Spool(room, "AP") as spool:
+        spool.begin("p@x")
+        spool.write(bytes(IN_MEMORY + 1))
+        monkeypatch.setattr(os, "open", refuse)
+        with pytest.raises(Overloaded):
+            spool.flush()
+
+
+def test_a_file_system_without_unnamed_files_serves_as_well(room, tmp_path, monkeypatch):
+    real = os.open
+
+    def without(path, flags, *args, **options):
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return real(path, flags, *args, **options)
+
+    monkeypatch.setattr(os, "open", without)
+    with Spool(room, "AP") as spool:
+        spool.begin("p@x")
+        spool.write(bytes(IN_MEMORY + 1))
+        spool.flush()
+        spool.seal()
+        assert b"".join(spool.read("p@x")) == bytes(IN_MEMORY + 1)
         assert list(tmp_path.iterdir()) == []
 
 
