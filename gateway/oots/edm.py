@@ -24,7 +24,19 @@ from msgspec import Struct
 from gateway.as4.ns import qn
 from gateway.as4.xml import Element
 from gateway.oots import codes, sdg
-from gateway.oots.regrep import EdmUnreadable, attribute, boolean, content, moment, parse, slot, value, xsi_type
+from gateway.oots.regrep import (
+    EdmUnreadable,
+    Slots,
+    attribute,
+    boolean,
+    child,
+    content,
+    moment,
+    parse,
+    slots,
+    value,
+    xsi_type,
+)
 from gateway.oots.sdg import Agent, Person
 
 __all__ = ["Attachment", "EdmException", "EdmIndex", "EdmUnreadable", "content_id", "index", "subject"]
@@ -98,7 +110,7 @@ class EdmIndex(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 def index(octets: bytes, *, charset: str | None = None, subject_key: bytes | None = None) -> EdmIndex:
-    """The index of a document of at most 4 MiB. With `subject_key` the subject is indexed as
+    """The index of a document of at most `MAX_DOCUMENT` octets. With `subject_key` the subject is indexed as
     HMAC-SHA256 over its folded name and date of birth, and over its eIDAS identifier.
 
     Raises `EdmUnreadable`.
@@ -135,31 +147,30 @@ def content_id(reference: str) -> str:
 
 
 def _index_request(root: Element, subject_key: bytes | None) -> EdmIndex:
-    query = root.find(qn(codes.QUERY, "Query"))
-    evidence_type = sdg.inside(slot(query, "EvidenceRequest"), "DataServiceEvidenceType")
-    agents = sdg.agents(slot(root, "EvidenceRequester"))
-    previewed = slot(root, "PreviewLocation") is not None
-    kind = next((name for name in _SUBJECTS if slot(query, name) is not None), None)
+    said, query = slots(root), child(root, qn(codes.QUERY, "Query"))
+    asked = slots(query)
+    evidence_type = sdg.inside(asked.get("EvidenceRequest"), "DataServiceEvidenceType")
+    agents = sdg.agents(said.get("EvidenceRequester"))
+    kind = next((name for name in _SUBJECTS if asked.get(name) is not None), None)
     return EdmIndex(
         kind="request",
         request_id=attribute(root, "id"),
-        specification=value(root, "SpecificationIdentifier"),
-        issued_at=moment(value(root, "IssueDateTime")),
-        procedure=_procedure(root),
-        requirements=sdg.texts(root, "Requirement", "Identifier"),
-        preview_possible=boolean(value(root, "PossibilityForPreview")),
-        explicit_request=boolean(value(root, "ExplicitRequestGiven")),
-        round=2 if previewed else 1,
-        preview_url=_https(value(root, "PreviewLocation")),
-        return_url=_https(value(root, "ReturnLocation")),
+        specification=value(said, "SpecificationIdentifier"),
+        issued_at=moment(value(said, "IssueDateTime")),
+        procedure=_procedure(said),
+        requirements=sdg.texts(said.get("Requirements"), "Requirement", "Identifier"),
+        preview_possible=boolean(value(said, "PossibilityForPreview")),
+        explicit_request=boolean(value(said, "ExplicitRequestGiven")),
+        round=2 if said.get("PreviewLocation") is not None else 1,
+        preview_url=_https(value(said, "PreviewLocation")),
+        return_url=_https(value(said, "ReturnLocation")),
         requester=_classified(agents, "ER") or next((a for a in agents if a.classification is None), None),
-        provider=next(iter(sdg.agents(slot(root, "EvidenceProvider"))), None),
+        provider=next(iter(sdg.agents(said.get("EvidenceProvider"))), None),
         intermediary=_classified(agents, "IP"),
         subject_kind=kind,
-        subject_keys=_subject_keys(_subject_element(root, kind), subject_key),
+        subject_keys=_subject_keys(_subject_element(root, kind), subject_key) if subject_key else (),
         represented=any(
-            slot(query, name) is not None
-            for name in ("AuthorizedRepresentative", "AuthorizedRepresentativeLegalPerson")
+            asked.get(name) is not None for name in ("AuthorizedRepresentative", "AuthorizedRepresentativeLegalPerson")
         ),
         evidence_type=sdg.text(evidence_type, "EvidenceTypeClassification"),
         data_service=sdg.text(evidence_type, "Identifier"),
@@ -168,11 +179,12 @@ def _index_request(root: Element, subject_key: bytes | None) -> EdmIndex:
 
 
 def _index_response(root: Element, subject_key: bytes | None) -> EdmIndex:
-    providers = sdg.agents(slot(root, "EvidenceProvider"))
+    said, failure = slots(root), child(root, qn(codes.RS, "Exception"))
+    failed = slots(failure)
+    providers = sdg.agents(said.get("EvidenceProvider"))
     exceptions = _exceptions(root)
-    failure = root.find(qn(codes.RS, "Exception"))
     attachments = tuple(_attachments(root))
-    preview_url = _https(value(failure, "PreviewLocation"))
+    preview_url = _https(value(failed, "PreviewLocation"))
     about = next(root.iter(qn(codes.SDG, "IsAbout")), None)
     kind = next((name for name in _SUBJECTS if about is not None and sdg.child(about, name) is not None), None)
     return EdmIndex(
@@ -180,14 +192,14 @@ def _index_response(root: Element, subject_key: bytes | None) -> EdmIndex:
         outcome=_outcome(root, exceptions, preview_url),
         status=_tail(root),
         request_id=attribute(root, "requestId"),
-        response_id=value(root, "EvidenceResponseIdentifier"),
-        specification=value(root, "SpecificationIdentifier"),
-        issued_at=moment(value(root, "IssueDateTime") or value(failure, "Timestamp")),
-        available_at=moment(value(root, "ResponseAvailableDateTime")),
+        response_id=value(said, "EvidenceResponseIdentifier"),
+        specification=value(said, "SpecificationIdentifier"),
+        issued_at=moment(value(said, "IssueDateTime") or value(failed, "Timestamp")),
+        available_at=moment(value(said, "ResponseAvailableDateTime")),
         preview_url=preview_url,
-        requester=next(iter(sdg.agents(slot(root, "EvidenceRequester"))), None),
+        requester=next(iter(sdg.agents(said.get("EvidenceRequester"))), None),
         provider=_classified(providers, "EP")
-        or next(iter(sdg.agents(slot(root, "ErrorProvider"))), None)
+        or next(iter(sdg.agents(said.get("ErrorProvider"))), None)
         or next((a for a in providers if a.classification is None), None),
         intermediary=_classified(providers, "IP"),
         subject_kind=kind,
@@ -222,15 +234,15 @@ def _objects(root: Element) -> Iterator[Element]:
 
 def _attachments(root: Element) -> Iterator[Attachment]:
     for number, element in enumerate(_objects(root)):
-        reference = element.find(qn(codes.RIM, "RepositoryItemRef"))
+        reference = child(element, qn(codes.RIM, "RepositoryItemRef"))
         href = attribute(reference, qn(codes.XLINK, "href"))
         if href is None or number >= sdg.MAX_ITEMS:
             continue
-        evidence = sdg.inside(slot(element, "EvidenceMetadata"), "Evidence")
+        evidence = sdg.inside(slots(element).get("EvidenceMetadata"), "Evidence")
         yield Attachment(
             href=href,
             title=attribute(reference, qn(codes.XLINK, "title")),
-            role=attribute(element.find(qn(codes.RIM, "Classification")), "classificationNode"),
+            role=attribute(child(element, qn(codes.RIM, "Classification")), "classificationNode"),
             media_type=next(iter(sdg.texts(evidence, "Distribution", "Format")), None),
             evidence_id=sdg.text(evidence, "Identifier"),
         )
@@ -258,7 +270,7 @@ def _classified(agents: list[Agent], classification: str) -> Agent | None:
 
 
 def _subject_element(root: Element, kind: str | None) -> Element | None:
-    found = slot(root.find(qn(codes.QUERY, "Query")), kind) if kind else None
+    found = slots(child(root, qn(codes.QUERY, "Query"))).get(kind) if kind else None
     return sdg.inside(found, "LegalPerson" if kind == "LegalPerson" else "Person")
 
 
@@ -280,11 +292,11 @@ def _folded(name: str) -> str:
     return "".join(c for c in decomposed if c.isalnum())
 
 
-def _procedure(root: Element) -> str | None:
+def _procedure(said: Slots) -> str | None:
     """2.0 writes a string, 1.x an international string with the code in an attribute."""
-    found = slot(root, "Procedure")
+    found = said.get("Procedure")
     localized = next(found.iter(qn(codes.RIM, "LocalizedString")), None) if found is not None else None
-    return attribute(localized, "value") or value(root, "Procedure")
+    return attribute(localized, "value") or value(said, "Procedure")
 
 
 def _tail(root: Element) -> str | None:

@@ -13,8 +13,11 @@ from gateway.as4.ns import qn
 from gateway.errors import GatewayError
 from gateway.oots import codes
 
-#: A document of the samples has 9 kB; an answer with a hundred pieces of evidence some 300 kB.
-MAX_DOCUMENT = 4 << 20
+#: A document of the samples has 9 kB; an answer with the most parts a message can have some 100 kB.
+#: The worst a peer can make of this costs less than a tenth of a second (measured).
+MAX_DOCUMENT = 1 << 20
+#: Samples have one or two; a million would cost more than all the rest of the document.
+MAX_INSTRUCTIONS = 1000
 #: Identifiers and locations have at most 256 characters [tdd 4.5.1]; `detail` is prose.
 MAX_VALUE = 1024
 
@@ -22,12 +25,18 @@ _OPENING = re.compile(rb"<!--|<!\[CDATA\[|<\?(?!xml[\s?])")
 _CLOSING = {b"<!--": b"-->", b"<![CDATA[": b"]]>", b"<?": b"?>"}
 
 
+_SLOT, _SLOT_VALUE, _VALUE = (qn(codes.RIM, name) for name in ("Slot", "SlotValue", "Value"))
+
+#: SlotValue elements by the name of their slot; None where a slot has no value.
+Slots = dict[str, xml.Element | None]
+
+
 class EdmUnreadable(GatewayError):
     """The document is not an exchange document, or not XML we take."""
 
 
 def parse(octets: bytes, charset: str | None = None) -> xml.Element:
-    """The root element of a document of at most 4 MiB. Raises `EdmUnreadable`."""
+    """The root element of a document of at most `MAX_DOCUMENT` octets. Raises `EdmUnreadable`."""
     if len(octets) > MAX_DOCUMENT:
         raise EdmUnreadable("larger than an exchange document may be")
     try:
@@ -42,18 +51,24 @@ def parse(octets: bytes, charset: str | None = None) -> xml.Element:
         raise EdmUnreadable(refused.detail) from None
 
 
-def slot(element: xml.Element | None, name: str) -> xml.Element | None:
-    """The SlotValue of the first slot of that name directly below `element`."""
-    for found in element.findall(qn(codes.RIM, "Slot")) if element is not None else ():
-        if (found.get("name") or "").strip() == name:
-            return found.find(qn(codes.RIM, "SlotValue"))
-    return None
+def child(element: xml.Element | None, tag: str) -> xml.Element | None:
+    """The first child with that tag."""
+    return next(element.iterchildren(tag), None) if element is not None else None
 
 
-def value(element: xml.Element | None, name: str) -> str | None:
+def slots(element: xml.Element | None) -> Slots:
+    """The SlotValue of every slot directly below `element`, by name; of several with one name the first."""
+    found: Slots = {}
+    for slot in element.iterchildren(_SLOT) if element is not None else ():
+        name = (slot.get("name") or "").strip()
+        if name not in found:
+            found[name] = child(slot, _SLOT_VALUE)
+    return found
+
+
+def value(slots: Slots, name: str) -> str | None:
     """The rim:Value of a slot of simple type."""
-    found = slot(element, name)
-    return content(found.find(qn(codes.RIM, "Value"))) if found is not None else None
+    return content(child(slots.get(name), _VALUE))
 
 
 def content(element: xml.Element | None) -> str | None:
@@ -99,6 +114,8 @@ def _without_instructions(text: bytes) -> bytes:
     refuses them. One linear pass, because a peer chose the bytes."""
     kept, at = [], 0
     while opening := _OPENING.search(text, at):
+        if len(kept) == MAX_INSTRUCTIONS:
+            raise EdmUnreadable("too many comments, CDATA sections or processing instructions")
         closing = _CLOSING[opening[0]]
         end = text.find(closing, opening.end())
         if end < 0:

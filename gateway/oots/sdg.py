@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from gateway.as4.ns import qn
 from gateway.as4.xml import Element
-from gateway.oots import codes
+from gateway.oots import codes, regrep
 from gateway.oots.regrep import attribute, content
 
 #: Most answers have one piece of evidence and two agents; what is beyond this is not read.
@@ -37,7 +37,7 @@ class Person(Struct, frozen=True, omit_defaults=True):
 
 def child(element: Element | None, name: str) -> Element | None:
     """The first sdg child of that name."""
-    return element.find(qn(codes.SDG, name)) if element is not None else None
+    return regrep.child(element, qn(codes.SDG, name))
 
 
 def inside(element: Element | None, name: str) -> Element | None:
