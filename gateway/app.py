@@ -5,9 +5,10 @@ line as well, so that `gateway doctor` judges what `gateway run` would load.
 """
 
 import asyncio
+import os
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -21,24 +22,32 @@ from gateway.clock import SystemClock
 from gateway.config import Config
 from gateway.errors import ConfigError, GatewayError, KeyUnavailable, StoreUnavailable
 from gateway.keys import sealing
+from gateway.keys.formats import truststore
 from gateway.keys.keyring import Keyring
 from gateway.keys.keyring import load_keyring as read_keyring
 from gateway.keys.tls import client_context
-from gateway.keys.trust import check_certificate
 from gateway.msh.door import Door
+from gateway.msh.hold import Holder
 from gateway.msh.housekeeping import keep_house
+from gateway.msh.partners import Partners, Paths
+from gateway.msh.pull import Puller
 from gateway.msh.receive import Receiver
 from gateway.msh.refusals import Refusals
+from gateway.msh.revisions import Revisions
 from gateway.msh.rooms import Agreements, Cell, Cpu, Rooms
 from gateway.msh.send import Sender
 from gateway.msh.signals import Signals
 from gateway.msh.spool import SpoolRoom
 from gateway.msh.submit import Submitter
 from gateway.msh.workers import Workers
-from gateway.pmodes import lint as pmode_lint
+from gateway.operate import agreements as agreement_verbs
+from gateway.operate.lint import BACKENDS, findings
+from gateway.operate.ping import OneRevision
 from gateway.pmodes import toml as pmode_toml
+from gateway.pmodes.bundle import Bundle, Files
 from gateway.store.api import Store
-from gateway.transport.client import Client
+from gateway.store.memory import MemoryStore
+from gateway.transport.client import Client, Timeouts
 from gateway.transport.egress import EgressPolicy
 from gateway.web.as4 import As4App
 
@@ -55,13 +64,22 @@ def load_config(path: Path | None) -> Config:
 
 def load_pmodes(config: Config) -> PModeSet:
     """All agreements of the configured folder. Raises `ConfigError`."""
-    return pmode_toml.load(config.pmodes, certs=config.certs)
+    return pmode_toml.load(config.pmodes, certs=config.certs, read_truststore=truststore)
 
 
-def lint_pmodes(config: Config) -> list:
-    """Findings about the agreements."""
-    judge = partial(check_certificate, allow=config.trust)
-    return pmode_lint.lint(config.pmodes, certs=config.certs, check_certificate=judge)
+def load_bundle(config: Config) -> Bundle:
+    """The files of the configured folder as a revision would have them. Raises `ConfigError`."""
+    return Bundle.collect(config.pmodes, config.certs, truststore)
+
+
+def base_of(config: Config) -> Path:
+    """The folder that references of agreements to secrets start from."""
+    return config.pmodes if config.pmodes.is_dir() else config.pmodes.parent
+
+
+def lint_pmodes(config: Config, *, path: Path | Files | None = None, certs: Path | None = None) -> list:
+    """Findings about the configured agreements, or those at `path`, as agreements of this node."""
+    return findings(config, path, certs)
 
 
 def load_keyring(config: Config) -> Keyring:
@@ -97,17 +115,31 @@ def dsn_of(config: Config) -> str:
     return running_dsn(Path(config.data.folder) / "postgres")
 
 
+def database_runs(config: Config) -> bool:
+    """Whether this node's private PostgreSQL runs; that of a DSN is not asked."""
+    try:
+        dsn_of(config)
+    except StoreUnavailable:
+        return False
+    return True
+
+
+def self_test(config: Config, bundle: Bundle) -> None:
+    """What every process does with a revision before it acknowledges it. Raises `GatewayError`."""
+    check_usable(pmode_toml.expanded(bundle), load_keyring(config), BACKENDS)
+
+
 class Gateway:
     """One worker process's gateway: three ASGI applications, claim loops, and its end."""
 
     def __init__(
-        self, rooms: Rooms, *, receiver: Receiver, sender: Sender, door: Door, workers: Workers,
-        backends: dict[str, plugin.Backend],
+        self, rooms: Rooms, *, receiver: Receiver, sender: Sender, holder: Holder, puller: Puller, door: Door,
+        workers: Workers, backends: dict[str, plugin.Backend],
     ) -> None:  # fmt: skip
         self._rooms, self._workers, self._backends = rooms, workers, backends
-        self.sender, self.door = sender, door
+        self.sender, self.holder, self.puller, self.door = sender, holder, puller, door
         self._draining = False
-        self._house: asyncio.Task | None = None
+        self._tasks: list[asyncio.Task] = []
         self._ready: tuple[float, bool, list[tuple[str, bool, str]]] = (0.0, False, [])
         self.as4 = As4App(
             receiver,
@@ -119,8 +151,22 @@ class Gateway:
 
     async def start(self) -> None:
         """Begin to claim work."""
+        if metrics.place() in ("0", "memory"):  # once a node
+            await self._tell_drift()
         self._workers.start()
-        self._house = asyncio.create_task(keep_house(self._rooms))
+        self._tasks = [
+            asyncio.create_task(keep_house(self._rooms), name="house"),
+            asyncio.create_task(self._rooms.revisions.keep(), name="agreements"),
+        ]
+
+    async def _tell_drift(self) -> None:
+        """Whoever edits files and restarts is told that this changed nothing."""
+        try:
+            difference = await agreement_verbs.drift(self._rooms.store, load_bundle(self._rooms.config))
+        except GatewayError as error:
+            difference = f"the files cannot be read: {error}"
+        if difference is not None:
+            log.event("agreements.drift", level="warning", reason=difference)
 
     async def drain(self) -> None:
         """Not ready any more, nothing new claimed; what runs may finish."""
@@ -129,21 +175,29 @@ class Gateway:
         await self._workers.drain(DRAIN_DEADLINE)
 
     async def close(self) -> None:
-        if self._house is not None:
-            self._house.cancel()
-            await asyncio.gather(self._house, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._rooms.revisions.leave()
         await self._rooms.client.close()
         self._rooms.cpu.close()
         await self._rooms.store.close()
 
     async def reload(self) -> None:
-        """Read agreements and keys again. On any error the old ones stay and the error is raised."""
-        pmodes, keyring = load_pmodes(self._rooms.config), load_keyring(self._rooms.config)
-        check_usable(pmodes, keyring, self._backends)
-        pmodes = msgspec.structs.replace(pmodes, revision=self._rooms.agreements.value.pmodes.revision + 1)
-        self._rooms.agreements.value = Agreements(pmodes)
-        self._rooms.keyring.value = keyring
-        self._rooms.client.refresh()
+        """Read keys and agreements again. On any error the old ones stay and the error is raised.
+
+        Files that say something new become a revision, for every process of every node; files that
+        say what was in force once do not: going back is asked for by name.
+        """
+        rooms = self._rooms
+        keyring = load_keyring(rooms.config)
+        check_usable(rooms.agreements.value.pmodes, keyring, self._backends)
+        rooms.keyring.value = keyring
+        rooms.client.refresh()
+        await agreement_verbs.follow(
+            rooms.store, load_bundle(rooms.config), rooms.revisions,
+            author=f"{rooms.node} (reload)", lint=lambda files: lint_pmodes(rooms.config, path=files),
+        )  # fmt: skip
 
     async def ready(self) -> tuple[bool, list[tuple[str, bool, str]]]:
         """Can this process take messages: (verdict, [(check, ok, text)])."""
@@ -153,6 +207,7 @@ class Gateway:
         checks = [("draining", not self._draining, "draining" if self._draining else "taking work")]
         checks.append(await self._check_store())
         checks.append(self._check_keys())
+        checks.append(self._check_agreements())
         verdict = all(ok for _, ok, _ in checks)
         self._ready = (time.monotonic(), verdict, checks)
         return verdict, checks
@@ -176,6 +231,19 @@ class Gateway:
         return "keys", True, "signing works"
 
 
+    def _check_agreements(self) -> tuple[str, bool, str]:
+        """A process that cannot serve the active revision takes no messages under the one before."""
+        revisions = self._rooms.revisions
+        return "agreements", revisions.trouble is None, revisions.trouble or f"revision {revisions.number}"
+
+
+def _finder(client: Client, paths: Paths, clock: SystemClock, config: Config, cpu: Cpu):
+    """What looks partners up. DNS and XML-DSig are loaded where somebody is looked up, and nowhere else."""
+    from gateway.transport.discovery.finder import Finder
+
+    return Finder(client, paths.publisher, clock, config.discovery, run=cpu.run)
+
+
 def _partner_tls(config: Config, _partner: str, ca: bytes | None) -> ssl.SSLContext:
     """The context for one partner. One each: a shared one would leak trust between partners."""
     tls = config.as4.client_tls
@@ -189,7 +257,7 @@ def _partner_tls(config: Config, _partner: str, ca: bytes | None) -> ssl.SSLCont
     )
 
 
-def check_usable(pmodes: PModeSet, keyring: Keyring, backends: dict[str, plugin.Backend]) -> None:
+def check_usable(pmodes: PModeSet, keyring: Keyring, backends: Collection[str]) -> None:
     """The agreements can be served: keys for our parties, a backend for every leg. Raises `ConfigError`."""
     for leg in pmodes.legs:
         if pmodes.is_self(leg.to_party.party_id) and leg.backend not in backends:
@@ -200,7 +268,7 @@ def check_usable(pmodes: PModeSet, keyring: Keyring, backends: dict[str, plugin.
     for party in pmodes.selves:
         for name in sorted({leg.profile for leg in pmodes.legs if party in (leg.from_party, leg.to_party)}):
             try:
-                keyring.signing_key(party.party_id, PROFILES[name])
+                keyring.signing_key(party.party_id, PROFILES[name]).sign(b"agreements")
             except KeyUnavailable as error:
                 raise ConfigError(
                     f"{party.name} has no key for profile {name}: {error}", key="keys.store",
@@ -212,44 +280,92 @@ async def build(
     config: Config, *, store: Store | None = None, open_store: Callable[[Config], Awaitable[Store]] = open_store
 ) -> Gateway:
     """Wire one worker process's gateway. Raises `ConfigError`, `StoreUnavailable`."""
-    pmodes, keyring = load_pmodes(config), load_keyring(config)
+    keyring = load_keyring(config)
     egress = EgressPolicy(allow_networks=config.egress.allow_networks)
     clock, cpu = SystemClock(), Cpu(config.workers.threads)
     store = store or await open_store(config)
+    agreements, keys = Cell(Agreements(PModeSet())), Cell(keyring)
+    revisions = Revisions(
+        store, agreements, keys, cpu,
+        test=lambda found, keyring: check_usable(found.pmodes, keyring, BACKENDS),
+        read_keyring=partial(load_keyring, config), base=base_of(config), node=config.node.name, place=metrics.place(),
+    )  # fmt: skip
+    client = Client(egress, tls=partial(_partner_tls, config))
+    paths = Paths(config.trust, clock)
     rooms = Rooms(
         config=config,
         store=store,
-        agreements=Cell(Agreements(pmodes)),
-        keyring=Cell(keyring),
+        agreements=agreements,
+        revisions=revisions,
+        keyring=keys,
         kek=load_kek(config),
-        client=Client(egress, tls=partial(_partner_tls, config)),
+        client=client,
         clock=clock,
         cpu=cpu,
         node=config.node.name,
+        paths=paths,
+        partners=Partners(
+            partial(_finder, client, paths, clock, config, cpu), paths, store, config.node.name
+        ),
     )
     spool = Path(config.data.folder) / "spool"
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     spools = SpoolRoom(
         spool, total=4 * config.limits.message, per_partner=2 * config.limits.message
     )
-    receiver = Receiver(rooms, Signals(rooms), Refusals(store, clock), spools)
+    sender = Sender(rooms)
+    holder = Holder(rooms, sender)
+    receiver = Receiver(rooms, Signals(rooms), holder, Refusals(store, clock), spools)
+    puller = Puller(rooms, receiver)
     door = Door(rooms, Submitter(rooms), egress)
     try:
         backends: dict[str, plugin.Backend] = {"rest": RestBackend(door, {})}
     except msgspec.ValidationError as error:
         raise ConfigError(str(error), key="backends.rest") from None
-    check_usable(pmodes, keyring, backends)
-    sender = Sender(rooms)
-    workers = Workers(rooms, sender, backends)
-    return Gateway(rooms, receiver=receiver, sender=sender, door=door, workers=workers, backends=backends)
+    await revisions.begin(partial(load_bundle, config))
+    workers = Workers(rooms, sender, holder, puller, backends)
+    return Gateway(
+        rooms, receiver=receiver, sender=sender, holder=holder, puller=puller, door=door, workers=workers,
+        backends=backends,
+    )  # fmt: skip
+
+
+def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts) -> Rooms:
+    """What it takes to send a message beside the running node, as the node would. Raises `ConfigError`.
+
+    Keys, agreements, TLS and egress are the node's; the store and what seals it live in memory. Nothing is
+    written anywhere, and no running process hears of it.
+    """
+    agreements, clock, cpu = Cell(Agreements(pmodes)), SystemClock(), Cpu(1)
+    client = Client(
+        EgressPolicy(allow_networks=config.egress.allow_networks), tls=partial(_partner_tls, config), timeouts=timeouts
+    )
+    paths, store = Paths(config.trust, clock), MemoryStore(clock)
+    finder = partial(_finder, client, paths, clock, config, cpu)
+    return Rooms(
+        config=config,
+        store=store,
+        agreements=agreements,
+        revisions=OneRevision(agreements.value),
+        keyring=Cell(load_keyring(config)),
+        kek=sealing.KeyEncryptionKey(os.urandom(sealing.KEY_SIZE)),
+        client=client,
+        clock=clock,
+        cpu=cpu,
+        node=config.node.name,
+        paths=paths,
+        partners=Partners(finder, paths, store, config.node.name),
+    )
 
 
 __all__ = [
     "Gateway",
     "StoreUnavailable",
     "build",
+    "database_runs",
     "dsn_of",
     "lint_pmodes",
+    "load_bundle",
     "load_config",
     "load_kek",
     "load_keyring",
@@ -257,4 +373,6 @@ __all__ = [
     "log",
     "metrics",
     "open_store",
+    "self_test",
+    "trial",
 ]  # fmt: skip

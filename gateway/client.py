@@ -132,7 +132,7 @@ class GatewayClient:
 
     def submit(
         self,
-        to_party: str | Mapping[str, str],
+        to_party: str | Mapping[str, str] | None,
         action: str,
         parts: Iterable[Part | bytes | Path] = (),
         *,
@@ -144,22 +144,30 @@ class GatewayClient:
         """Submit a message. Returns the submission (id, message_id, state, …), or, when `wait`
         seconds were enough, the message in its final state.
 
+        Without a `to_party` the gateway looks the receiver up, where an agreement says how.
+
         `more`: service, service_type, from_party, agreement_ref, agreement_type, conversation_id,
         message_id, ref_to_message_id, deadline. Give an `idempotency_key` of your own when a
         restart of your program must not send twice. Raises `GatewayProblem`, `OSError`.
         """
-        payloads = [part if isinstance(part, Part) else Part(part) for part in parts]
-        meta: dict[str, Any] = {"to_party": _party(to_party), "action": action}
-        meta |= {name: value for name, value in more.items() if value is not None}
-        if "from_party" in meta:
-            meta["from_party"] = _party(meta["from_party"])
-        if properties:
-            meta["properties"] = _properties(properties)
-        meta["parts"] = [part.described() for part in payloads]
-        form = _Form(json.dumps(meta).encode(), payloads)
+        form = _submission(to_party, action, parts, properties, more)
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4()), "Content-Type": form.content_type}
         query = f"?wait={min(wait, 60.0):g}" if wait else ""
         return self._json("POST", "/v1/messages" + query, form, headers)
+
+    def validate(
+        self,
+        to_party: str | Mapping[str, str] | None,
+        action: str,
+        parts: Iterable[Part | bytes | Path] = (),
+        *,
+        properties: Mapping[str, str] | Sequence[Mapping[str, str]] = (),
+        **more: Any,
+    ) -> dict[str, Any]:
+        """What `submit` with the same arguments would send: agreement, header, sizes and findings. Nothing is
+        stored. Raises what `submit` would raise about the submission."""
+        form = _submission(to_party, action, parts, properties, more)
+        return self._json("POST", "/v1/messages:validate", form, {"Content-Type": form.content_type})
 
     def message(self, id: str, *, wait: float = 0.0) -> dict[str, Any]:
         """One message, by its id or its MessageId; `wait` seconds (60 at most) for a final state."""
@@ -403,6 +411,26 @@ def verify_webhook(
     if not any(hmac.compare_digest(e, c.encode()) for e in expected for c in claimed):
         raise WebhookRefused("the signature is not the gateway's")
     return json.loads(body)
+
+
+def _submission(
+    to_party: str | Mapping[str, str] | None,
+    action: str,
+    parts: Iterable[Part | bytes | Path],
+    properties: Mapping[str, str] | Sequence[Mapping[str, str]],
+    more: Mapping[str, Any],
+) -> _Form:
+    payloads = [part if isinstance(part, Part) else Part(part) for part in parts]
+    meta: dict[str, Any] = {"action": action}
+    if to_party is not None:
+        meta["to_party"] = _party(to_party)
+    meta |= {name: value for name, value in more.items() if value is not None}
+    if "from_party" in meta:
+        meta["from_party"] = _party(meta["from_party"])
+    if properties:
+        meta["properties"] = _properties(properties)
+    meta["parts"] = [part.described() for part in payloads]
+    return _Form(json.dumps(meta).encode(), payloads)
 
 
 def _party(party: str | Mapping[str, str]) -> dict[str, str]:

@@ -2,13 +2,18 @@
 
 An error has two texts. `wire` is what a peer may read: constant per class, so that
 nothing of ours (and nothing an attacker sent) leaks through it. `detail` is for our
-log. A peer's engineer may also get `where`: the element or the rule at fault, always
-one of our own literals, never a value that came from outside; security errors have
-none, so that all causes of one code look alike [threats 1.0].
+log. A peer's engineer may also get `where`: the element or the rule at fault, in words
+of ours. Of what the sender stated it may repeat one name, by `told` and no other way;
+security errors have none, so that all causes of one code look alike [threats 1.0].
 
 Errors are raised low and translated once at each edge: towards the peer in `msh`,
 towards producers in the backends, towards operators in `cli`.
 """
+
+
+import re
+
+_NO_NAME = re.compile(r"[^A-Za-z0-9_.:@/#-]")
 
 
 class GatewayError(Exception):
@@ -28,12 +33,17 @@ class GatewayError(Exception):
 # -- what we tell a peer ------------------------------------------------------
 
 
+def told(name: str) -> str:
+    """A name the sender of a message stated, as it may stand in `where`: 40 characters, all of them harmless."""
+    return _NO_NAME.sub("_", name[:40])
+
+
 class EbmsError(GatewayError):
     """An ebMS error that becomes an Error signal [as4 2.9].
 
-    `where` names the element or rule at fault (our literal). `status` is the HTTP
-    status of the answer: 200 where an ebMS header could be read, 4xx where the bytes
-    were not even a message [as4 1.5].
+    `where` names the element or rule at fault; it becomes eb:ErrorDetail. Every error that a
+    message can cause has one, or is `uniform`. `status` is the HTTP status of the answer:
+    200 where an ebMS header could be read, 4xx where the bytes were not even a message [as4 1.5].
     """
 
     code = "EBMS:0004"
@@ -357,12 +367,28 @@ class SendFailed(GatewayError):
         self.temporary, self.stage = temporary, stage
 
 
+class DiscoveryFailed(GatewayError):
+    """The responder of a message could not be discovered. `reason` is a short stable word [as4 4.10]."""
+
+    def __init__(self, reason: str, detail: str, *, temporary: bool = False) -> None:
+        super().__init__(detail)
+        self.reason, self.temporary = reason, temporary
+
+
 class SubmissionRefused(GatewayError):
     """A producer's submission cannot be sent as it is. `field` says what to mend."""
 
     def __init__(self, detail: str, *, field: str | None = None, hint: str = "") -> None:
         super().__init__(detail)
         self.field, self.hint = field, hint
+
+
+class RulesBroken(SubmissionRefused):
+    """The agreement refuses submissions that break the rules of its community. `findings` says which."""
+
+    def __init__(self, detail: str, *, findings: tuple = ()) -> None:
+        super().__init__(detail, hint="mend what the fatal findings say; the receiving application would refuse it")
+        self.findings = findings
 
 
 class SubmissionConflict(SubmissionRefused):
@@ -396,8 +422,16 @@ class OutcomeUnknown(StoreUnavailable):
     """A commit that may or may not be durable: no receipt is sent, a retry decides."""
 
 
+class AgreementsUnavailable(StoreUnavailable):
+    """The agreements of a message cannot be loaded in this process; another one may have them."""
+
+
 class ClaimLost(GatewayError):
     """The claim on a job has passed to another worker; nothing of ours may be written."""
+
+
+class StalePlan(GatewayError):
+    """What the plan was made on has changed; make it again."""
 
 
 class NotFound(GatewayError):
@@ -431,13 +465,25 @@ class CertificateRefused(GatewayError):
 
 
 class ConfigError(GatewayError):
-    """Something in a configuration file is wrong: which file, which key, what would be right."""
+    """Something in a configuration file is wrong: which file, line and key, what stands there, what would be right.
 
-    def __init__(self, detail: str, *, file: str = "", key: str = "", hint: str = "") -> None:
+    `line` counts from 1; 0 where it is not known. `value` is as it would be written, empty where it is not to be shown.
+    `rule` is the lint rule that finds the same, where there is one.
+    """
+
+    def __init__(
+        self, detail: str, *, file: str = "", key: str = "", hint: str = "", line: int = 0, value: str = "",
+        rule: str = "",
+    ) -> None:  # fmt: skip
         super().__init__(detail)
-        self.file, self.key, self.hint = file, key, hint
+        self.file, self.key, self.hint, self.line, self.value, self.rule = file, key, hint, line, value, rule
+
+    @property
+    def where(self) -> str:
+        """`file:line: key`, as far as they are known."""
+        return ": ".join(p for p in (f"{self.file}:{self.line}" if self.line else self.file, self.key) if p)
 
     def __str__(self) -> str:
-        place = ": ".join(p for p in (self.file, self.key) if p)
+        place = f"{self.where} = {self.value}" if self.value else self.where
         text = f"{place}: {self.detail}" if place else self.detail
         return f"{text} ({self.hint})" if self.hint else text

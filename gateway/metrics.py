@@ -61,13 +61,19 @@ ERRORS = Metric("gateway_errors", "counter", ("code", "stage"), "ebMS errors, by
 PAYLOAD = Metric("gateway_payload_bytes", "counter", ("direction",), "Payload content, before compression.")
 RECEIPTS = Metric("gateway_receipt_verifications", "counter", ("result",), "Receipts judged, by result.")
 WEBHOOKS = Metric("gateway_webhook_deliveries", "counter", ("backend", "outcome"), "Notifications to backends.")
+PULLS = Metric(
+    "gateway_pulls", "counter", ("side", "party", "outcome"), "PullRequests, held for them or fetched by us."
+)
 QUEUE = Metric("gateway_queue_depth", "gauge", ("queue", "state"), "Jobs in the queue; the same on every node.")
 RESTARTS = Metric("gateway_worker_restarts", "counter", (), "Worker processes that died or hung and were replaced.")
+AGREEMENTS = Metric(
+    "gateway_agreements_revision", "gauge", ("worker",), "Revision of the agreements in force in a worker process."
+)
 BUILD = Metric("gateway_build_info", "gauge", ("version", "python"), "Always 1; the labels say what runs.")
 METRICS = {
     m.name: m
-    for m in (MESSAGES, DURATION, STAGE, RETRIES, DUPLICATES, ERRORS, PAYLOAD, RECEIPTS, WEBHOOKS, QUEUE, RESTARTS,
-              BUILD)
+    for m in (MESSAGES, DURATION, STAGE, RETRIES, DUPLICATES, ERRORS, PAYLOAD, RECEIPTS, WEBHOOKS, PULLS, QUEUE,
+              RESTARTS, AGREEMENTS, BUILD)
 }  # fmt: skip
 
 #: Doubles in a file. 100 partners with 4 actions and 4 outcomes take 1,600; 256 KiB is nothing.
@@ -151,6 +157,7 @@ def read_index(path: Path) -> Iterator[tuple[Metric, tuple[str, ...], int]]:
 
 
 _folder: Path | None = None
+_name = "memory"
 _values = Values()
 
 
@@ -159,8 +166,8 @@ def configure(folder: Path | None, name: str) -> None:
 
     Without a folder counts are kept in memory, which is how a process begins.
     """
-    global _folder, _values
-    _folder, _values = folder, Values(folder, name)
+    global _folder, _name, _values
+    _folder, _name, _values = folder, name, Values(folder, name)
     _gauge(BUILD, (__version__, platform.python_version()), 1.0)
 
 
@@ -194,6 +201,11 @@ def message(direction: str, party: str, action: str, outcome: str, seconds: floa
         _observe(DURATION, (direction, outcome), seconds)
 
 
+def pull(side: str, party: str, outcome: str) -> None:
+    """A PullRequest was answered: `held` is our side of a partner's, `fetched` our own."""
+    _count(PULLS, (side, party, outcome))
+
+
 def retry(party: str) -> None:
     """An attempt failed and another will follow."""
     _count(RETRIES, (party,))
@@ -222,6 +234,16 @@ def receipt(result: str) -> None:
 def webhook(backend: str, outcome: str) -> None:
     """A notification was delivered or failed."""
     _count(WEBHOOKS, (backend, outcome))
+
+
+def place() -> str:
+    """The name of this process's place, as `configure` was told."""
+    return _name
+
+
+def agreements_revision(number: int) -> None:
+    """This process serves revision `number` of the agreements from now on."""
+    _gauge(AGREEMENTS, (_name,), float(number))
 
 
 def worker_restarted() -> None:

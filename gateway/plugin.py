@@ -19,17 +19,20 @@ Compatible additions are made to this module; nothing is removed within a major 
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct, field
 
+from gateway.as4.findings import Finding
 from gateway.errors import (  # re-exported: a backend raises and catches these
     ClaimLost,
     DeliveryDelayed,
     DeliveryRefused,
+    DiscoveryFailed,
     GatewayError,
     NotFound,
     Overloaded,
+    RulesBroken,
     StoreUnavailable,
     SubmissionConflict,
     SubmissionRefused,
@@ -38,10 +41,11 @@ from gateway.errors import (  # re-exported: a backend raises and catches these
 from gateway.stages import Step
 
 __all__ = [
-    "Backend", "Caller", "ClaimLost", "Delivery", "DeliveryDelayed", "DeliveryRefused", "Event",
-    "GatewayError", "MessageFilter", "MessageView", "Msh", "NotFound", "Overloaded", "PartSubmission",
-    "PartView", "PartyRef", "PropertyValue", "Step", "StoreUnavailable", "Submission",
-    "SubmissionConflict", "SubmissionRefused", "Submitted", "TooLarge", "WebhookTarget",
+    "Backend", "Caller", "CheckedPart", "ClaimLost", "Delivery", "DeliveryDelayed", "DeliveryRefused",
+    "DiscoveryFailed", "DocumentException", "DocumentView", "DryRun", "Event", "Finding", "GatewayError",
+    "MessageFilter", "MessageView", "Msh", "NotFound", "Overloaded", "PartSubmission", "PartView", "PartyRef",
+    "PropertyValue", "RulesBroken", "Step", "StoreUnavailable", "Submission", "SubmissionConflict",
+    "SubmissionRefused", "Submitted", "TooLarge", "WebhookTarget",
 ]  # fmt: skip
 
 
@@ -75,9 +79,12 @@ class PartSubmission(Struct, frozen=True, omit_defaults=True):
 
 
 class Submission(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What a producer wants to send. Everything left out comes from the agreement."""
+    """What a producer wants to send. Everything left out comes from the agreement.
 
-    to_party: PartyRef
+    Without `to_party` the receiver is discovered, where an agreement says how.
+    """
+
+    to_party: PartyRef | None = None
     action: str
     service: str | None = None
     service_type: str | None = None
@@ -94,13 +101,72 @@ class Submission(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Submitted(Struct, frozen=True):
-    """A submission that is durably stored. `replayed`: it had been submitted before."""
+    """A submission that is durably stored. `replayed`: it had been submitted before. `findings` is what the
+    rules of its community say about it; it is sent all the same."""
 
     id: str
     message_id: str
     conversation_id: str
     state: str
     replayed: bool = False
+    findings: tuple[Finding, ...] = ()
+
+
+class DocumentException(Struct, frozen=True, omit_defaults=True):
+    """An error that an exchange document tells of. `detail` only where it is the number of a rule."""
+
+    code: str | None = None
+    type: str | None = None
+    severity: str | None = None
+    detail: str | None = None
+
+
+class DocumentView(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What the leading document of a message is, where it is an exchange document of OOTS.
+
+    Nothing in it is about a person. `kind`: request, response, lcm-request, lcm-response; `outcome` of
+    a response: evidence, empty, deferred, preview, error. `round` is 2 after a preview.
+    """
+
+    kind: str
+    outcome: str | None = None
+    request_id: str | None = None
+    response_id: str | None = None
+    specification: str | None = None
+    procedure: str | None = None
+    evidence_type: str | None = None
+    round: int | None = None
+    issued_at: datetime | None = None
+    available_at: datetime | None = None
+    exceptions: tuple[DocumentException, ...] = ()
+
+
+class CheckedPart(Struct, frozen=True, kw_only=True):
+    """A payload as it would be sent. `size` and `sha256` (hex) are of the content, `wire_size` is of the
+    octets that are signed and encrypted (compressed, if `compressed`)."""
+
+    cid: str
+    mime_type: str
+    size: int
+    sha256: str
+    compressed: bool
+    wire_size: int
+
+
+class DryRun(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a submission would become. `valid`: no fatal finding. `header` is eb:Messaging; ids and time that were
+    left out of the submission are made anew when it is submitted. `line` is the version line of the
+    specification the message speaks, where its profile knows any."""
+
+    valid: bool
+    pmode: str
+    profile: str
+    rules: Literal["advise", "refuse"]
+    header: str
+    line: str | None = None
+    findings: tuple[Finding, ...] = ()
+    document: DocumentView | None = None
+    parts: tuple[CheckedPart, ...] = ()
 
 
 class PartView(Struct, frozen=True, omit_defaults=True):
@@ -118,7 +184,7 @@ class PartView(Struct, frozen=True, omit_defaults=True):
 class MessageView(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A message as its producer or consumer may see it.
 
-    `state` is one of SUBMITTED, WAITING_FOR_RETRY, ACKNOWLEDGED, FAILED, CANCELLED
+    `state` is one of SUBMITTED, WAITING_FOR_RETRY, READY_TO_PULL, WAITING_FOR_RECEIPT, ACKNOWLEDGED, FAILED, CANCELLED
     (outbound), RECEIVED, DELIVERED (inbound), PURGED (both: payloads gone).
     """
 
@@ -146,6 +212,8 @@ class MessageView(Struct, frozen=True, omit_defaults=True, kw_only=True):
     error_code: str | None = None
     error_detail: str | None = None
     receipt_at: datetime | None = None
+    findings: tuple[Finding, ...] = ()
+    document: DocumentView | None = None
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
@@ -222,8 +290,13 @@ class Msh(Protocol):
     async def submit(
         self, caller: Caller, submission: Submission, content: Content, *, idempotency_key: str | None = None
     ) -> Submitted:
-        """Store a message for sending. Raises `SubmissionRefused`, `SubmissionConflict`,
-        `StoreUnavailable`, `TooLarge`."""
+        """Store a message for sending. Raises `SubmissionRefused` (`RulesBroken` where the agreement
+        refuses fatal findings), `SubmissionConflict`, `StoreUnavailable`, `TooLarge`."""
+        ...
+
+    async def validate(self, caller: Caller, submission: Submission, content: Content) -> DryRun:
+        """What `submit` would make of it; nothing is stored. Raises what `submit` raises about the
+        submission itself. Whether a MessageId is taken only storing can tell."""
         ...
 
     async def message(self, caller: Caller, id: str) -> MessageView:

@@ -26,11 +26,11 @@ from contextvars import ContextVar
 from msgspec import Struct
 
 OUTBOUND = (
-    "submit", "validate", "match", "store", "package", "sign", "encrypt",
+    "submit", "validate", "match", "advise", "store", "package", "sign", "encrypt",
     "wait", "connect", "send", "receipt", "settle", "notify",
 )
 INBOUND = (
-    "accept", "read", "parse", "match", "verify", "decrypt", "inflate", "validate",
+    "pull", "accept", "read", "parse", "match", "verify", "decrypt", "inflate", "validate", "advise",
     "dedupe", "store", "receipt", "respond", "deliver", "ack",
 )
 STAGES = frozenset(OUTBOUND + INBOUND)
@@ -76,6 +76,20 @@ POINTS: dict[str, str] = {
     "OB14": "settle",   # before the result is committed
     "OB15": "settle",   # result committed
     "OB17": "notify",   # before the producer is notified
+    "HD01": "wait",     # a held message is claimed for who pulls
+    "HD02": "respond",  # it is handed out, nothing of the answer is sent
+    "HD03": "respond",  # in the middle of the answer
+    "HD04": "settle",   # before a held message is made ready again, or given up
+    "PL01": "pull",     # a channel is claimed, nothing is asked
+    "PL02": "pull",     # the answer to our PullRequest begins
+    "PL03": "receipt",  # the receipt of a pulled message is claimed
+    "PL04": "receipt",  # it was sent, and that is not noted
+    "AG01": "store",    # a revision of the agreements is proposed, nobody has looked at it
+    "AG02": "match",    # loaded and tested, not acknowledged
+    "AG03": "match",    # acknowledged, not settled
+    "AG04": "store",    # everybody has acknowledged, before it is made active
+    "AG05": "match",    # active, not in force in this process
+    "AG06": "match",    # in force in this process, nobody was told
     "MT01": "deliver",  # retention, in the middle of a batch
     "MT03": "store",    # between two migrations
 }

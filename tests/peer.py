@@ -24,7 +24,7 @@ from gateway.as4.inbound import PartLimits, PartProver, Terms, open_envelope, pr
 from gateway.as4.mime import EnvelopeReady, MessageReader, PartBegins, PartData
 from gateway.as4.outbound import Draft, OutboundPart, Wire, secure, secure_signal
 from gateway.as4.profiles import PROFILES
-from gateway.as4.units import Error, PartInfo, PartyId, Property, Receipt, Service, UserMessage
+from gateway.as4.units import Error, PartInfo, PartyId, Property, PullRequest, Receipt, Service, UserMessage
 from gateway.as4.wss.decrypt import unwrap_content_key
 from gateway.keys.keyring import SoftwareDecryptionKey, SoftwareSigningKey
 
@@ -212,6 +212,11 @@ class Peer:
     def signal(self, unit) -> bytes:
         """The envelope of a signal of ours."""
         return secure_signal(unit, profile=PROFILES[self.profile], key=self.keys.signing_key, token="bst", entropy=os.urandom)
+
+    def pull_request(self, mpc: str, *, age: float = 0.0) -> bytes:
+        """A signed PullRequest, made `age` seconds ago."""
+        now = datetime.datetime.now(UTC).replace(microsecond=0) - datetime.timedelta(seconds=age)
+        return self.signal(PullRequest(f"{uuid.uuid4()}@peer.example", now, mpc))
 
     def open(self, content_type: str, body: bytes, *, allow_unsigned: bool = True):
         """Open what the partner sent: (opened or unauthenticated, parts)."""

@@ -145,7 +145,9 @@ class World:
         }
 
         async def receive():
-            return events.pop(0) if events else {"type": "http.disconnect"}
+            if not events:
+                await asyncio.Event().wait()  # the connection stays until the answer is through
+            return events.pop(0)
 
         async def send(event):
             sent.append(event)

@@ -40,7 +40,8 @@ class Inflater:
     """Gunzip block by block: exhaust `feed(block)` for every block, then call `finish`.
 
     Never gives out more than `limit` octets, nor more than `grace` plus `ratio` times the
-    octets read so far. Raises `DecompressionFailure`. What comes out before `finish` has
+    octets read so far. Raises `DecompressionFailure`, whose detail is a literal that a peer may read;
+    the caller adds which part it was. What comes out before `finish` has
     returned is unproven.
     """
 

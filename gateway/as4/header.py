@@ -40,9 +40,9 @@ from gateway.as4.units import AgreementRef, MessageUnit, PartInfo, PartyId, Prop
 from gateway.as4.xml import Element, escaped, parse, quoted
 from gateway.errors import BundlingError, ExternalPayloadError, InvalidHeader, ValueInconsistent
 
-#: Limits of lists [threats 1.5].
+#: Limits of lists [threats 1.5]. Parts are counted by `mime`, whose limit is a setting up to this one.
 MAX_PROPERTIES = 100
-MAX_PARTS = 64
+MAX_PARTS = 1000
 MAX_SCHEMAS = 16
 
 #: RFC 3986: a scheme, and then only characters that a URI may have.
@@ -135,9 +135,13 @@ def _agreement(element: Element) -> AgreementRef:
 
 
 def _properties(parent: Element, where: str) -> tuple[Property, ...]:
-    """All of them in their order; a name may come twice [as4 2.2]. A name is taken as it stands."""
-    if not 0 < len(parent) <= MAX_PROPERTIES:
-        raise InvalidHeader("no properties, or too many", where=where)
+    """All of them in their order; a name may come twice [as4 2.2]. A name is taken as it stands.
+
+    The schema wants at least one; some products write the empty element all the same, which
+    says nothing [as4 7.13]. So it is with eb:PayloadInfo.
+    """
+    if len(parent) > MAX_PROPERTIES:
+        raise InvalidHeader("too many properties", where=where)
     where = f"{where}/eb:Property"
     found = []
     for child in parent:
@@ -149,8 +153,8 @@ def _properties(parent: Element, where: str) -> tuple[Property, ...]:
 
 
 def _parts(payload: Element) -> tuple[PartInfo, ...]:
-    if not 0 < len(payload) <= MAX_PARTS:
-        raise InvalidHeader("no PartInfo, or too many", where="eb:PayloadInfo")
+    if len(payload) > MAX_PARTS:
+        raise InvalidHeader("too many PartInfo", where="eb:PayloadInfo")
     found, seen = [], set()
     for child in payload:
         if child.tag != _PART_INFO:

@@ -2,10 +2,11 @@
 
 `open_envelope` judges everything that the envelope alone can tell, in this order: shape;
 the terms for the claimed sender; the signer's certificate, which must be one of those the
-terms name; the algorithms and what the signature covers; SignatureValue; the digests of
-the very nodes Messaging and Body. Only then is a content key worth unwrapping and a part
-worth reading. `PartProver` takes one part through decryption, digest and inflation, block
-by block; `prove` is the only maker of `Proven`, which `policy.accept` asks for.
+terms name, or one that is vouched for by path; the algorithms and what the signature
+covers; SignatureValue; the digests of the very nodes Messaging and Body. Only then is a
+content key worth unwrapping and a part worth reading. `PartProver` takes one part through
+decryption, digest and inflation, block by block; `prove` is the only maker of `Proven`, which
+`policy.accept` asks for.
 
 Everything after the verification works on Structs made from the verified nodes; no
 element leaves `open_envelope`.
@@ -19,9 +20,10 @@ from msgspec import Struct
 from gateway.as4 import ns
 from gateway.as4.compression import Inflater
 from gateway.as4.header import read_messaging
+from gateway.as4.pmode import PathTrust
 from gateway.as4.profiles.profile import Profile
 from gateway.as4.soap import read_envelope
-from gateway.as4.units import Error, MessageUnit, PartInfo, Receipt, Reference, UserMessage
+from gateway.as4.units import Error, MessageUnit, PartInfo, PartyId, Receipt, Reference, UserMessage
 from gateway.as4.wss.decrypt import EncryptedKey, EncryptedPart, PartOpener, read_encryption
 from gateway.as4.wss.security import read_security
 from gateway.as4.wss.tokens import KeyReference, read_key_info, resolve
@@ -49,20 +51,35 @@ from gateway.errors import (
 from gateway.stages import point
 
 
+class Voucher(Struct, frozen=True):
+    """By which rule, and as which party, a certificate that nobody pinned may sign [as4 4.9].
+
+    Without a party the certificate has a path, and whose it is must still be asked.
+    """
+
+    trust: PathTrust
+    party_id: PartyId | None = None
+
+
 class Terms(Struct, frozen=True):
     """Under which rules a message is judged, chosen by what it claims [threats 1.1 step 5].
 
-    `signers` are the DER certificates accepted for the claimed party, active first.
+    `signers` are the DER certificates accepted for the claimed party, active first; `vouchers`
+    the rules by which a certificate that the message carries is accepted, too.
     """
 
     profile: Profile
     signers: tuple[bytes, ...]
+    vouchers: tuple[Voucher, ...] = ()
 
 
 #: Gives the terms for an unproven unit; raises `EbmsError` when there are none.
 Choose = Callable[[MessageUnit], Terms]
-#: Checks a DER certificate (validity, usage, path); raises `CertificateRefused`.
+#: Checks a pinned DER certificate (validity, usage); raises `CertificateRefused`.
 Trust = Callable[[bytes], None]
+#: Checks a DER certificate that is not pinned, with those carried beside it, by a rule: its path,
+#: and that it is the party's. Raises `CertificateRefused`.
+Vouch = Callable[[bytes, tuple[bytes, ...], Voucher], None]
 
 
 class Opened(Struct, frozen=True):
@@ -70,6 +87,7 @@ class Opened(Struct, frozen=True):
 
     `references` are all of the signature in its order, `promised` those of the parts by
     Content-ID: what the parts must still meet. `envelope` are the octets as received.
+    `voucher` is the rule that accepted the signer; None for a pinned one.
     """
 
     unit: MessageUnit
@@ -79,6 +97,7 @@ class Opened(Struct, frozen=True):
     encrypted_key: EncryptedKey | None
     encrypted_parts: dict[str, EncryptedPart]
     envelope: bytes
+    voucher: Voucher | None = None
 
 
 class Unauthenticated(Struct, frozen=True):
@@ -89,14 +108,16 @@ class Unauthenticated(Struct, frozen=True):
 
 
 def open_envelope(
-    octets: bytes, charset: str | None, *, choose: Choose, trust: Trust, allow_unsigned: bool = False
+    octets: bytes, charset: str | None, *, choose: Choose, trust: Trust, vouch: Vouch | None = None,
+    allow_unsigned: bool = False,
 ) -> Opened | Unauthenticated:
     """Open an envelope; `charset` is the parameter of its media type.
 
     With `allow_unsigned` a Receipt or Error without signature is returned as
     `Unauthenticated`; a signature that is there must be right all the same. `choose` is
     called before the Security header is read, so that a refusal can name the message and
-    be signed by the party it was for; it changes nothing but the terms.
+    be signed by the party it was for; it changes nothing but the terms. `vouch` is asked about
+    a signer that is none of the pinned ones, where the terms have vouchers.
 
     Raises what `soap.read_envelope`, `header.read_messaging` and `choose` raise,
     `PolicyNoncompliance` for the kind of security, `FailedAuthentication` for its proof.
@@ -114,7 +135,7 @@ def open_envelope(
     signature = read_signature(header.signature)
 
     reference = read_key_info(signature.key_info, header.element, envelope.ids, bare=False)
-    signer = _signer(reference, terms.signers, trust)
+    signer, voucher = _signer(reference, terms, trust, vouch)
 
     info = read_signed_info(signature.signed_info, 2 + len(cids))
     check_allowed(info, terms.profile)
@@ -126,7 +147,7 @@ def open_envelope(
     check_digest(envelope.messaging, coverage.messaging)
     check_digest(envelope.body, coverage.body)
     point("IB09")
-    return Opened(unit, signer, info.references, coverage.parts, encrypted_key, encrypted_parts, octets)
+    return Opened(unit, signer, info.references, coverage.parts, encrypted_key, encrypted_parts, octets, voucher)
 
 
 def _cids(unit: MessageUnit) -> frozenset[str]:
@@ -141,22 +162,34 @@ def _cids(unit: MessageUnit) -> frozenset[str]:
     return frozenset(cids)
 
 
-def _signer(reference: KeyReference, signers: Sequence[bytes], trust: Trust) -> bytes:
-    """The pinned certificate that the signature names. Raises `FailedAuthentication`.
+def _signer(
+    reference: KeyReference, terms: Terms, trust: Trust, vouch: Vouch | None
+) -> tuple[bytes, Voucher | None]:
+    """The certificate that the signature names, and who vouched for it. Raises `FailedAuthentication`.
 
-    A certificate in the message counts only when it is byte for byte one of `signers`; other
-    names are looked up among them and nowhere else [threats 1.1 step 6, F01, F10]. Where one
-    name fits the active and the next certificate (a renewal with the same key), the first
-    that `trust` takes is meant.
+    A certificate in the message counts only when it is byte for byte one of the pinned signers;
+    other names are looked up among them and nowhere else [threats 1.1 step 6, F01, F10]. Where
+    one name fits the active and the next certificate (a renewal with the same key), the first
+    that `trust` takes is meant. A pinned certificate that is refused gets no second chance by path.
     """
     refused = "the signer's certificate is not one of the claimed party's"
-    for certificate in resolve(reference, signers):
+    pinned = resolve(reference, terms.signers)
+    for certificate in pinned:
         try:
             trust(certificate)
         except CertificateRefused as error:
             refused = f"the signer's certificate is refused: {error}"
             continue
-        return certificate
+        return certificate, None
+    certificate = reference.certificate
+    if vouch is not None and terms.vouchers and not pinned and certificate and reference.names(certificate):
+        for voucher in terms.vouchers:
+            try:
+                vouch(certificate, reference.chain, voucher)
+            except CertificateRefused as error:
+                refused = f"the signer's certificate is refused: {error}"
+                continue
+            return certificate, voucher
     raise FailedAuthentication(refused)
 
 
@@ -207,10 +240,11 @@ class PartProver:
             raise FailedDecryption("no content key")
         if cid not in opened.promised:
             raise MimeInconsistency("a part that no PartInfo names", where="MIME part")
-        self._info = next(info for info in opened.unit.parts if info.cid == cid)
+        number, self._info = next((n, i) for n, i in enumerate(opened.unit.parts, 1) if i.cid == cid)
+        self._place = f"eb:PartInfo[{number}]"
         if self._info.value_of(ns.COMPRESSION_TYPE) not in (None, ns.GZIP):
             raise ValueInconsistent(
-                "a compression other than gzip", where="eb:PartProperties/eb:Property[CompressionType]"
+                "a compression other than gzip", where=f"{self._place}/eb:PartProperties/eb:Property[CompressionType]"
             )
         self._promised = opened.promised[cid]
         form = _form(self._info, opened.encrypted_parts[cid])
@@ -235,7 +269,7 @@ class PartProver:
             return self._inflate(octets)
         if self._failure is None and octets:
             if self._wire_size > self._limit:
-                self._failure = MimeInconsistency("a part too large", where="MIME part", status=413)
+                self._failure = MimeInconsistency("a part too large", where=f"{self._place}: too large", status=413)
             else:
                 if self._content is not None:
                     self._content.update(octets)
@@ -252,7 +286,12 @@ class PartProver:
                 self._size += len(content)
                 yield content
         except DecompressionFailure as failure:
-            self._failure = failure
+            self._failure = self._placed(failure)
+
+    def _placed(self, failure: DecompressionFailure) -> DecompressionFailure:
+        """The same, told with the part it was; the words of `Inflater` are constants."""
+        failure.where = f"{self._place}: {failure.detail}"
+        return failure
 
     def finish(self) -> Iterator[bytes]:
         """Prove the part, or raise `FailedDecryption`, `FailedAuthentication`, `DecompressionFailure`,
@@ -265,7 +304,10 @@ class PartProver:
         if self._failure is not None:
             raise self._failure
         if self._inflater is not None:
-            self._inflater.finish()
+            try:
+                self._inflater.finish()
+            except DecompressionFailure as failure:
+                raise self._placed(failure) from None
         self._proven = ProvenPart(
             cid=self._info.cid,
             info=self._info,
@@ -312,6 +354,7 @@ class Proven(Struct, frozen=True):
     signer: bytes
     references: tuple[Reference, ...]
     envelope: bytes
+    voucher: Voucher | None = None
     maker: object = None
 
     def __post_init__(self) -> None:
@@ -339,5 +382,6 @@ def prove(opened: Opened, parts: Sequence[ProvenPart]) -> Proven:
         signer=opened.signer,
         references=opened.references,
         envelope=opened.envelope,
+        voucher=opened.voucher,
         maker=_MAKER,
     )

@@ -14,6 +14,7 @@ status 400, 413 or 415 as long as no envelope was given out, and after it 413 or
 there is a header the answer can refer to [as4 1.5].
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from urllib.parse import unquote_to_bytes
 
@@ -223,19 +224,30 @@ class MessageReader:
         return EnvelopeReady(octets, self._charset)
 
 
-def cid_of_reference(cid: str, known: Iterable[str]) -> str | None:
-    """Which of `known` is the same id as `cid`: as written, else with one of the two percent-decoded.
+class ContentIds:
+    """The Content-IDs, or the texts after `cid:`, of one message, to find the other side's spelling among them.
 
-    One side are Content-IDs, the other the texts after `cid:`; either may be asked about
-    [rfc2392 2]. Never a prefix or substring [threats D05]. None when there is no such id, or
-    when decoding makes more than one fit.
+    As written, else with one of the two percent-decoded [rfc2392 2]. Never a prefix or substring
+    [threats D05]. Made once a message, so that many parts cost their number and not its square.
     """
-    candidates = tuple(known)
-    if cid in candidates:
-        return cid
-    octets, decoded = cid.encode(), unquote_to_bytes(cid)
-    fitting = {k for k in candidates if k.encode() == decoded or unquote_to_bytes(k) == octets}
-    return fitting.pop() if len(fitting) == 1 else None
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._known = frozenset(known)
+        self._decoded: dict[bytes, str | None] = {}
+        for cid in self._known:
+            octets = unquote_to_bytes(cid)
+            self._decoded[octets] = None if octets in self._decoded else cid
+
+    def find(self, cid: str) -> str | None:
+        """Which one is the same id as `cid`; None when there is none, or when decoding makes more than one fit."""
+        if cid in self._known:
+            return cid
+        octets, decoded = cid.encode(), unquote_to_bytes(cid)
+        found = {self._decoded[octets]} if octets in self._decoded else set()
+        with contextlib.suppress(UnicodeDecodeError):
+            if (raw := decoded.decode()) in self._known:
+                found.add(raw)
+        return found.pop() if len(found) == 1 else None
 
 
 def _bare_id(value: str) -> str:

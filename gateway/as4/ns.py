@@ -3,6 +3,8 @@
 # -- namespaces ---------------------------------------------------------------
 
 S12 = "http://www.w3.org/2003/05/soap-envelope"
+#: SOAP 1.1: not ours, but some answers that did not get as far as AS4 are in it.
+S11 = "http://schemas.xmlsoap.org/soap/envelope/"
 EB = "http://docs.oasis-open.org/ebxml-msg/ebms/v3.0/ns/core/200704/"
 EBBP = "http://docs.oasis-open.org/ebxml-bp/ebbp-signals-2.0"
 MF = "http://docs.oasis-open.org/ebxml-msg/ns/v3.0/mf/2010/04/"
@@ -32,6 +34,8 @@ MEP_TWO_WAY = EB + "twoWay"
 BINDING_PUSH = EB + "push"
 BINDING_PUSH_AND_PUSH = EB + "pushAndPush"
 BINDING_PULL = EB + "pull"
+BINDING_PUSH_AND_PULL = EB + "pushAndPull"
+BINDING_PULL_AND_PUSH = EB + "pullAndPush"
 DEFAULT_MPC = EB + "defaultMPC"
 ROLE_DEFAULT = EB + "defaultRole"
 ROLE_INITIATOR = EB + "initiator"

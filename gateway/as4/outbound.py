@@ -27,7 +27,7 @@ from gateway.as4.wss.keys import SigningKey
 from gateway.as4.wss.security import security_header
 from gateway.as4.wss.sign import element_reference, part_reference, sign
 from gateway.errors import KeyUnavailable, ValueInconsistent
-from gateway.stages import point
+from gateway.stages import point, stage
 
 Entropy = Callable[[int], bytes]
 
@@ -127,7 +127,8 @@ def secure(
     The references are those a receipt must repeat. Raises `KeyUnavailable` when the signing
     key does not fit the profile, `CertificateRefused` when the recipient's does not,
     `ValueInconsistent` for a Content-ID or media type that may not go out, and what
-    `header.write_messaging` raises.
+    `header.write_messaging` raises. Stages: encrypt (the content key; parts are encrypted
+    while they are sent) and sign.
     """
     message, parts = draft.user_message, draft.parts
     _check_key(key, profile)
@@ -146,9 +147,11 @@ def secure(
         if recipient is None:
             raise KeyUnavailable("no certificate to encrypt the parts for")
         content_key = new_content_key(profile, entropy)
-        children = _encryption(parts, content_key, recipient, profile, encryption_token, entropy)
+        with stage("encrypt"):
+            children = _encryption(parts, content_key, recipient, profile, encryption_token, entropy)
     point("OB07")
-    children += sign(key, references, token=signature_token, token_id="signer")  # noqa: S106 - an XML id
+    with stage("sign"):
+        children += sign(key, references, token=signature_token, token_id="signer")  # noqa: S106 - an XML id
     return Wire(
         envelope=envelope(messaging, body_id, security_header(children)),
         references=references,
@@ -187,6 +190,11 @@ def secure_signal(
 def _check_key(key: SigningKey, profile: Profile) -> None:
     if key.algorithm != profile.send_signature:
         raise KeyUnavailable(f"the signing key does not sign with what {profile.name} demands")
+
+
+def messaging_text(message: UserMessage) -> str:
+    """eb:Messaging of `message` as every attempt writes and signs it."""
+    return write_messaging(message, _wsu_ids(message.message_id)[0])
 
 
 def _wsu_ids(message_id: str) -> tuple[str, str]:

@@ -34,10 +34,78 @@ class RetryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PropertyRule(Struct, frozen=True, forbid_unknown_fields=True):
-    """PMode[].BusinessInfo.Properties[]: a message property the leg knows."""
+    """PMode[].BusinessInfo.Properties[]: a message property the leg knows.
+
+    name: Its name.
+    required: A message without it is refused.
+    when: The version of the specification that has it. Default: every version. Which sets of properties that makes
+        is told by `Leg.property_sets`.
+    """
 
     name: str
     required: bool = True
+    when: str | None = None
+
+
+#: Where a certificate says which party it is for [as4 4.9]: an attribute of the subject, or one of the subject
+#: alternative names. `none`: only the rule for the subject says it.
+PartyField = Literal["CN", "organizationIdentifier", "serialNumber", "SAN-URI", "SAN-DNS", "none"]
+
+
+class PathTrust(Struct, frozen=True):
+    """PMode[].Security.X509.Signature.Certificate as trust anchors: any certificate with a path to one [as4 4.9].
+
+    `anchors` and `intermediates` are DER certificates of CAs; a path ends at an anchor and may
+    lead over an intermediate that is not in the message. `policies` are the OIDs of which the
+    path must be valid for at least one; without them any policy will do. `party_id` says which
+    name in the certificate must be equal to the party id, octet by octet. `subject` are further
+    demands: each attribute named must be in the subject once, with the text or, between
+    slashes, a match of the whole regular expression.
+    """
+
+    anchors: tuple[bytes, ...]
+    intermediates: tuple[bytes, ...] = ()
+    policies: tuple[str, ...] = ()
+    party_id: PartyField = "CN"
+    subject: tuple[tuple[str, str], ...] = ()
+
+
+class Identifier(Struct, frozen=True):
+    """An identifier of service metadata: a value, and the scheme it is from."""
+
+    value: str
+    scheme: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.scheme}::{self.value}" if self.scheme else self.value
+
+
+class Discovery(Struct, frozen=True, kw_only=True):
+    """How the responder of a leg is found: BDXL, then SMP [as4 4.10].
+
+    `zone` is the DNS domain of the locator, or `smp` the base URL of the one publisher there is.
+    Service metadata counts when signed by one of `publishers` (DER) or by a certificate that
+    `publisher_trust` accepts. `document` and `process` stand for Action and Service where
+    these are not the identifiers in the metadata; the scheme of a process is the type of Service
+    where none is given. `participant_path` is how an ebCore party id stands in the URL: as URN,
+    or as `scheme::value`.
+    """
+
+    zone: str | None = None
+    smp: str | None = None
+    lookup: Literal["naptr", "cname"] = "naptr"
+    smp_version: Literal["1.0", "2.0"] = "1.0"
+    participant: Literal["finalRecipient", "to-party"] = "finalRecipient"
+    transport_profile: str = "bdxr-transport-ebms3-as4-v1p0"
+    document: str | None = None
+    document_scheme: str | None = None
+    process: str | None = None
+    process_scheme: str | None = None
+    participant_path: Literal["urn", "scheme"] = "urn"
+    publishers: tuple[bytes, ...] = ()
+    publisher_trust: PathTrust | None = None
+    #: The CAs of the publisher's TLS server, PEM; None: those of the system.
+    tls_ca: bytes | None = None
 
 
 class Party(Struct, frozen=True):
@@ -46,6 +114,10 @@ class Party(Struct, frozen=True):
     `signing` are the DER certificates accepted as signer (active first, then next);
     `encryption` is the DER certificate we encrypt to. Both are empty for our own
     party: our keys come from the keyring. `endpoint` is PMode[].Protocol.Address.
+
+    `trust` accepts further signers by certificate path. A `pattern` stands for every party with
+    the type of its `party_id` that `trust` accepts and that has no leg of its own; its value is "*"
+    and is never compared [as4 4.9, 4.10].
     """
 
     name: str
@@ -54,6 +126,12 @@ class Party(Struct, frozen=True):
     signing: tuple[bytes, ...] = ()
     encryption: bytes | None = None
     tls_ca: bytes | None = None
+    trust: PathTrust | None = None
+    pattern: bool = False
+
+
+#: Which leg of a binding is pulled.
+_PULLED = frozenset({(ns.BINDING_PULL, 1), (ns.BINDING_PUSH_AND_PULL, 2), (ns.BINDING_PULL_AND_PUSH, 1)})
 
 
 class Leg(Struct, frozen=True, kw_only=True):
@@ -83,10 +161,28 @@ class Leg(Struct, frozen=True, kw_only=True):
     max_part: int = 1 << 30
     #: Name of the backend that consumes what arrives on this leg.
     backend: str = "rest"
+    #: Where we pull this leg: seconds until we ask again after its channel was empty.
+    pull_every: float = 60.0
+    #: How a `to_party` that is a pattern is found; None: nothing can be sent on this leg to a pattern.
+    discovery: Discovery | None = None
+    #: What a fatal finding by the rules of the profile does to a submission. Inbound it is advice, always.
+    rules: Literal["advise", "refuse"] = "advise"
 
     @property
     def is_test(self) -> bool:
         return self.service.value == ns.TEST_SERVICE and self.action == ns.TEST_ACTION
+
+    @property
+    def pulled(self) -> bool:
+        """Whether `to_party` fetches the messages of this leg on the channel `mpc` [as4 4.6]."""
+        return (self.mep_binding, self.number) in _PULLED
+
+    @property
+    def property_sets(self) -> tuple[tuple[PropertyRule, ...], ...]:
+        """The sets of properties a message may have, side by side: what all versions share alone,
+        and with what each version adds. Without `PropertyRule.when` there is one."""
+        versions = dict.fromkeys([None, *(rule.when for rule in self.properties)])
+        return tuple(tuple(rule for rule in self.properties if rule.when in (None, version)) for version in versions)
 
 
 class PModeSet(Struct, frozen=True):
@@ -103,10 +199,10 @@ class PModeSet(Struct, frozen=True):
     @property
     def parties(self) -> tuple[Party, ...]:
         """Every party that occurs, our own included, without repetition."""
-        found: dict[PartyId, Party] = {}
+        found: dict[PartyId | str, Party] = {}
         for leg in self.legs:
             for party in (leg.from_party, leg.to_party):
-                found.setdefault(party.party_id, party)
+                found.setdefault(party.name if party.pattern else party.party_id, party)
         return tuple(found.values())
 
     def is_self(self, party_id: PartyId) -> bool:

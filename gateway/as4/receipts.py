@@ -16,8 +16,8 @@ from gateway.as4.units import Receipt, Reference, Transform
 from gateway.as4.xml import Element, escaped, quoted
 from gateway.errors import InvalidReceipt
 
-#: References read from one receipt: 64 parts, Messaging, Body, and room for what else a peer signs.
-MAX_REFERENCES = 128
+#: References read from one receipt: as many parts as a message may have, Messaging, Body, and room.
+MAX_REFERENCES = 1024
 #: A DigestValue of SHA-512 with generous white space.
 MAX_DIGEST_TEXT = 256
 

@@ -23,6 +23,14 @@ def next_wait(
     left = policy.window - max(0.0, elapsed)
     if retries_made >= policy.count or left <= 0:
         return None
+    return min(spread_wait(policy, retries_made, entropy), left)
+
+
+def spread_wait(policy: RetryPolicy, retries_made: int, entropy: Callable[[int], bytes]) -> float:
+    """The wait after so many retries, in seconds, whether or not there is another one.
+
+    For a pulled message it is how long its receipt may take.
+    """
     try:
         growth = float(policy.factor) ** retries_made
     except OverflowError:
@@ -30,5 +38,4 @@ def next_wait(
     wait = min(policy.first * growth, policy.max) if policy.first else 0.0
     # Spread, so that what failed together does not come back together.
     share = int.from_bytes(entropy(8), "big") / 2**64
-    wait *= 1 + policy.jitter * (2 * share - 1)
-    return min(max(wait, 0.0), left)
+    return max(wait * (1 + policy.jitter * (2 * share - 1)), 0.0)

@@ -23,10 +23,10 @@ What is sent is text in exclusive canonical form: `messaging_canonical` and
 from typing import NamedTuple
 
 from gateway.as4 import ns
-from gateway.as4.fields import MESSAGE_ID, eb
+from gateway.as4.fields import MAX_TEXT, MESSAGE_ID, eb
 from gateway.as4.header import write_messaging as messaging_canonical
 from gateway.as4.xml import Element, escaped, parse, quoted
-from gateway.errors import GatewayError, InvalidHeader, ValueInconsistent
+from gateway.errors import GatewayError, InvalidHeader, ValueInconsistent, told
 
 __all__ = [
     "Claim",
@@ -38,6 +38,7 @@ __all__ = [
     "claim",
     "envelope",
     "fault",
+    "fault_said",
     "fault_xml",
     "messaging_canonical",
     "read_envelope",
@@ -46,9 +47,10 @@ __all__ = [
 _ENVELOPE, _HEADER, _BODY = ns.qn(ns.S12, "Envelope"), ns.qn(ns.S12, "Header"), ns.qn(ns.S12, "Body")
 _FAULT = ns.qn(ns.S12, "Fault")
 _FAULT_VALUE = f"{_FAULT}/{ns.qn(ns.S12, 'Code')}/{ns.qn(ns.S12, 'Value')}"
+_FAULT_REASON = f"{ns.qn(ns.S12, 'Reason')}/{ns.qn(ns.S12, 'Text')}"
 _MUST_UNDERSTAND, _ROLE = ns.qn(ns.S12, "mustUnderstand"), ns.qn(ns.S12, "role")
 _MESSAGING, _SECURITY = eb("Messaging"), ns.qn(ns.WSSE, "Security")
-_SIGNAL_MESSAGE, _ERROR = eb("SignalMessage"), eb("Error")
+_USER_MESSAGE, _SIGNAL_MESSAGE, _ERROR = eb("UserMessage"), eb("SignalMessage"), eb("Error")
 _MESSAGE_ID = f"{eb('MessageInfo')}/{eb('MessageId')}"
 #: Elements that may stand in one place only; a second one anywhere is somebody's hiding place.
 _GUARDED = (_ENVELOPE, _HEADER, _BODY, _MESSAGING, _SECURITY)
@@ -167,7 +169,8 @@ def _header_blocks(header: Element, body: Element) -> tuple[Element, Element | N
             else:
                 raise InvalidHeader("meant for another node", where="wsse:Security/@S12:role")
         elif must in _TRUE and (role is None or role in _OUR_ROLES):
-            raise MustUnderstandFault("a header block that is not understood", where="S12:Header")
+            name = told(tag.rpartition("}")[2])
+            raise MustUnderstandFault("a header block that is not understood", where=f"S12:Header/{name}")
     if not messaging:
         raise InvalidHeader(f"no eb:Messaging{_fault_code(body)}", where="eb:Messaging", status=400)
     if len(messaging) > 1:
@@ -224,6 +227,27 @@ def _text_at(element: Element, path: str) -> str:
     return "" if found is None else found.text or ""
 
 
+def fault_said(octets: bytes, charset: str | None = None) -> str | None:
+    """What a SOAP Fault says that came without an ebMS header: code and reason, for people. Never raises.
+
+    SOAP 1.1 is understood too: a stack answers in it when it did not get as far as AS4 [as4 2.5].
+    """
+    try:
+        root = parse(octets, charset=charset)
+    except GatewayError:
+        return None
+    if root.find(f"{_HEADER}/{_MESSAGING}") is not None:
+        return None
+    if (fault := root.find(f"{_BODY}/{_FAULT}")) is not None:
+        code, reason = _text_at(root.find(_BODY), _FAULT_VALUE), _text_at(fault, _FAULT_REASON)
+    elif (fault := root.find(f"{{{ns.S11}}}Body/{{{ns.S11}}}Fault")) is not None:
+        code, reason = _text_at(fault, "faultcode"), _text_at(fault, "faultstring")
+    else:
+        return None
+    said = (code.strip(_SPACE).rpartition(":")[2], " ".join(reason.split()))
+    return ": ".join(filter(None, said))[:MAX_TEXT]
+
+
 def claim(octets: bytes, charset: str | None = None) -> Claim:
     """What an envelope that was refused says of itself, as far as it can be read. Never raises.
 
@@ -236,10 +260,12 @@ def claim(octets: bytes, charset: str | None = None) -> Claim:
         return Claim(None, None)
     if messaging is None or not len(messaging):
         return Claim(None, None)
-    unit = messaging[0]
+    # Of a bundle the message is meant: it is what the sender waits to hear about.
+    message = messaging.find(_USER_MESSAGE)
+    unit = messaging[0] if message is None else message
     text = _text_at(unit, _MESSAGE_ID)
     message_id = text if MESSAGE_ID.fullmatch(text) else None
-    if unit.tag == eb("UserMessage"):
+    if unit.tag == _USER_MESSAGE:
         return Claim(message_id, "UserMessage")
     kinds = [name for name in ("Error", "Receipt", "PullRequest") if unit.find(eb(name)) is not None]
     return Claim(message_id, kinds[0] if kinds else None)
@@ -278,7 +304,7 @@ def fault_xml(code: str, reason: str) -> str:
 
 
 def fault(code: str, reason: str) -> bytes:
-    """A minimal envelope with nothing but a SOAP Fault. `reason` is a constant of ours."""
+    """A minimal envelope with nothing but a SOAP Fault. `reason` is ours: `wire` and `where` of an error."""
     return (
         f'<S12:Envelope xmlns:S12="{ns.S12}"><S12:Body>{fault_xml(code, reason)}</S12:Body></S12:Envelope>'
     ).encode()

@@ -33,7 +33,10 @@ MAX_DEPTH = 64
 MAX_ELEMENTS = 20_000
 MAX_ATTRIBUTES = 64
 MAX_NAMESPACES_PER_ELEMENT = 64
+#: In scope at one place: that is what C14N looks through. Beside each other there may be many more, for
+#: WSS4J declares some four for each encrypted part.
 MAX_NAMESPACES = 256
+MAX_DECLARATIONS = 8192
 MAX_PREFIX_LIST = 16
 #: Budgets of payload XML: only what C14N is more than linear in. The size is capped by the caller.
 MAX_PAYLOAD_ATTRIBUTES = 1024
@@ -55,10 +58,13 @@ _WESTERN = ("iso-8859-1", "iso-8859-15", "windows-1252")
 
 
 class XmlRefused(InvalidHeader):
-    """The bytes are not XML we take. Below ebMS: nothing in them can be referred to."""
+    """The bytes are not XML we take. Below ebMS: nothing in them can be referred to.
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail, status=400)
+    The peer is told `detail`; where that has more than words of ours in it, `told` instead.
+    """
+
+    def __init__(self, detail: str, *, told: str | None = None) -> None:
+        super().__init__(detail, where=f"SOAP envelope: {told or detail}", status=400)
 
 
 class _ThreadState(threading.local):
@@ -127,7 +133,7 @@ def canonical(element: Element, prefix_list: str | None = None) -> bytes:
     try:
         return _c14n(element, prefixes)
     except etree.LxmlError as error:
-        raise XmlRefused(f"canonicalisation: {_cause(error)}") from None
+        raise XmlRefused(f"canonicalisation: {_cause(error)}", told="no canonical form") from None
 
 
 def canonical_document(octets: bytes, *, charset: str | None = None) -> bytes:
@@ -150,7 +156,7 @@ def canonical_document(octets: bytes, *, charset: str | None = None) -> bytes:
     try:
         return _c14n(root.getroottree(), None)
     except etree.LxmlError as error:
-        raise XmlRefused(f"canonicalisation: {_cause(error)}") from None
+        raise XmlRefused(f"canonicalisation: {_cause(error)}", told="no canonical form") from None
 
 
 def parse(octets: bytes, *, charset: str | None = None, budget: bool = True) -> Element:
@@ -169,7 +175,7 @@ def parse(octets: bytes, *, charset: str | None = None, budget: bool = True) -> 
         raise XmlRefused("something stands beside the root element")
     # Processing instructions are digested, so they are refused and not dropped.
     if next(root.iter(etree.PI, etree.Entity), None) is not None:
-        raise XmlRefused("a processing instruction or entity reference is not allowed")
+        raise XmlRefused("a processing instruction or entity reference")
     if budget:
         _check_budget(root, text)
     else:
@@ -203,7 +209,7 @@ def quoted(value: str) -> str:
 
 def _check_characters(value: str) -> None:
     if not (value.isascii() and value.isprintable()) and _NOT_XML.search(value):
-        raise InvalidHeader("a character that XML cannot carry")
+        raise InvalidHeader("a character that XML cannot carry", where="eb:Messaging: a character XML cannot carry")
 
 
 def _parse(text: bytes) -> Element:
@@ -225,7 +231,7 @@ def _parse(text: bytes) -> Element:
     try:
         root = etree.fromstring(text, parser)
     except (etree.LxmlError, ValueError) as error:
-        raise XmlRefused(f"not well-formed XML: {_cause(error)}") from None
+        raise XmlRefused(f"not well-formed XML: {_cause(error)}", told=f"not well-formed XML{_place(error)}") from None
     info = root.getroottree().docinfo
     if info.internalDTD is not None or info.doctype:
         raise XmlRefused("a document type declaration is not allowed")
@@ -240,6 +246,13 @@ def _cause(error: Exception) -> str:
         name = etree.ErrorTypes._getName(error.code, str(error.code))
         return f"{name} in line {error.lineno}, column {error.offset}"
     return type(error).__name__
+
+
+def _place(error: Exception) -> str:
+    """Where the sender's XML breaks, in numbers."""
+    if isinstance(error, etree.XMLSyntaxError) and error.lineno:
+        return f" at line {error.lineno} column {error.offset}"
+    return ""
 
 
 def _has_doctype(text: bytes) -> bool:
@@ -278,7 +291,7 @@ def _as_utf8(octets: bytes, charset: str | None) -> bytes:
         raise XmlRefused(f"the bytes are {found}, the media type says another charset")
     match = _ENCODING.match(octets)
     if match and match[1].decode().lower() not in _SPELLINGS[found]:
-        raise XmlRefused(f"the bytes are {found}, the XML declaration says another encoding")
+        raise XmlRefused(f"the bytes are {found}, the XML declaration says another")
     return octets
 
 
@@ -286,24 +299,27 @@ def _check_budget(root: Element, text: bytes) -> None:
     """Refuse trees built to cost time in canonicalisation or look-ups [threats A05, A12]."""
     if _thread.beyond_envelope(root):
         raise XmlRefused("too many elements or attributes, or nested too deeply")
-    _check_namespaces(root, text, MAX_NAMESPACES)
+    _check_namespaces(root, text, MAX_NAMESPACES, MAX_DECLARATIONS)
 
 
 def _check_payload_budget(root: Element, text: bytes) -> None:
     if _thread.beyond_payload(root):
         raise XmlRefused("too many attributes")
-    _check_namespaces(root, text, MAX_PAYLOAD_NAMESPACES)
+    _check_namespaces(root, text, MAX_PAYLOAD_NAMESPACES, MAX_PAYLOAD_NAMESPACES)
 
 
-def _check_namespaces(root: Element, text: bytes, limit: int) -> None:
+def _check_namespaces(root: Element, text: bytes, in_scope: int, in_all: int) -> None:
     # Every declaration is spelled `xmlns` in the bytes; where these are few, there is nothing to count.
     if text.count(b"xmlns") <= MAX_NAMESPACES_PER_ELEMENT:
         return
-    total = here = 0
-    for event, _ in etree.iterwalk(root, events=("start-ns", "start")):
+    total = scope = here = 0
+    for event, _ in etree.iterwalk(root, events=("start-ns", "start", "end-ns")):
         if event == "start":
             here = 0
             continue
-        total, here = total + 1, here + 1
-        if total > limit or here > MAX_NAMESPACES_PER_ELEMENT:
+        if event == "end-ns":
+            scope -= 1
+            continue
+        total, scope, here = total + 1, scope + 1, here + 1
+        if total > in_all or scope > in_scope or here > MAX_NAMESPACES_PER_ELEMENT:
             raise XmlRefused("too many namespace declarations")

@@ -33,6 +33,7 @@ def doctor(offline, as_json, config):
             load_keyring=lambda: app.load_keyring(settings),
             open_store=lambda: app.open_store(settings),
             lint=lambda: app.lint_pmodes(settings),
+            load_bundle=lambda: app.load_bundle(settings),
             offline=offline,
         )
     )

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from gateway.cli.explain import language_option, show_explanation
+
 
 def password_of(path: Path | None) -> bytes | None:
     """The first line of a password file."""
@@ -53,12 +55,17 @@ def capture(body: Path, headers: Path | None) -> tuple[str, bytes]:
     return found.get("content-type") or (guess_content_type(octets) if headers is None else ""), octets
 
 
-def show(conclusion, as_json: bool) -> None:
-    """Print a conclusion and leave with its exit status."""
+def show(conclusion, as_json: bool, language: str = "en") -> None:
+    """Print a conclusion, with the explanation of a refusal, and leave with its exit status."""
     import msgspec
 
+    from gateway.operate.explanations import explain
+
+    fault, explanation = conclusion.error, None
+    if fault is not None:
+        explanation = explain("receiving", fault.code, fault.detail, language=language)
     if as_json:
-        facts = msgspec.to_builtins(conclusion)
+        facts = msgspec.to_builtins(conclusion) | {"explanation": msgspec.to_builtins(explanation)}
         click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
     else:
         click.echo(f"{conclusion.verdict}  {conclusion.kind or ''} {conclusion.message_id or ''}".rstrip())
@@ -70,6 +77,8 @@ def show(conclusion, as_json: bool) -> None:
             click.echo(f"  {'✔' if reference.ok else '✘'} {reference.uri}")
         for payload in conclusion.payloads:
             click.echo(f"  {payload.cid}  {payload.mime}  {payload.size} bytes  sha256 {payload.sha256}")
+        if explanation is not None:
+            show_explanation(explanation, language)
     sys.exit(0 if conclusion.verdict == "accepted" else 3)
 
 
@@ -83,6 +92,7 @@ def key_options(command):
         click.option("--profile", help="eDelivery profile; without it the suites are tried in turn."),
         click.option("--password-file", type=FILE, help="File with the password of both stores."),
         click.option("--truststore", type=FILE, required=True, help="Accepted signers, or their CA (P12, JKS, PEM)."),
+        language_option,
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
     ):
         command = option(command)
@@ -94,7 +104,7 @@ def key_options(command):
 @click.option("--headers", type=FILE, help="The HTTP headers of BODY; without it BODY may begin with them.")
 @click.option("--keystore", type=FILE, help="Our private keys (P12, JKS, PEM).")
 @key_options
-def inspect(body, headers, keystore, truststore, password_file, profile, when, as_json):
+def inspect(body, headers, keystore, truststore, password_file, profile, when, language, as_json):
     """Judge a captured AS4 message offline, as the gateway would.
 
     Exit status 0: accepted, 3: refused.
@@ -104,4 +114,4 @@ def inspect(body, headers, keystore, truststore, password_file, profile, when, a
         --keystore b.p12 --truststore trust.p12 --password-file pw --json
     """
     judge = inspector(keystore, truststore, password_file, profile, when)
-    show(judge.inspect(*capture(body, headers)), as_json)
+    show(judge.inspect(*capture(body, headers)), as_json, language)

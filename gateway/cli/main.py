@@ -10,19 +10,12 @@ status that scripts can rely on (product reference, "Exit codes").
 import importlib
 import os
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
 from gateway import __version__
-
-
-class Verb(NamedTuple):
-    """Where a command is found, and what help says of it in one line."""
-
-    place: str
-    help: str
-
+from gateway.cli.verbs import Verb
 
 COMMANDS: dict[str, dict[str, Verb]] = {
     "Begin": {
@@ -34,11 +27,13 @@ COMMANDS: dict[str, dict[str, Verb]] = {
         "send": Verb("gateway.cli.send:send", "Send a message and wait for its receipt."),
         "messages": Verb("gateway.cli.messages:group", "Messages: list, show, trace."),
         "inspect": Verb("gateway.cli.inspect:inspect", "Judge a captured AS4 message offline."),
+        "explain": Verb("gateway.cli.explain:explain", "What an error means, and who must do what."),
         "receipts": Verb("gateway.cli.receipts:group", "Receipts with non-repudiation information."),
     },
     "Set up": {
         "certs": Verb("gateway.cli.certs:group", "Certificates: ours and the partners'."),
-        "pmodes": Verb("gateway.cli.pmodes:group", "Agreements with partners: list, show, lint."),
+        "pmodes": Verb("gateway.cli.pmodes:group", "Agreements with partners: list, show, lint, why …"),
+        "parties": Verb("gateway.cli.parties:group", "Partners: list, show, add, remove, test, export."),
         "backends": Verb("gateway.cli.backends:group", "API clients of the plugin API."),
         "store": Verb("gateway.cli.store:group", "The message store: migrate, status, purge."),
     },
@@ -172,7 +167,7 @@ def _status(error: Exception, errors: Any, problem: type) -> int:
         return {401: 4, 403: 4, 404: 5, 409: 6, 412: 6, 408: 8, 504: 8}.get(error.status, 1)
     table = {
         errors.NotFound: 5,
-        errors.SubmissionConflict: 6,
+        (errors.SubmissionConflict, errors.StalePlan): 6,
         (errors.PeerAnswered, errors.SendFailed, errors.EbmsError, ConnectionError): 7,
         TimeoutError: 8,
     }

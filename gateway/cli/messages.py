@@ -2,18 +2,20 @@
 
 import click
 
+from gateway.cli.explain import language_option, show_explanation
 from gateway.cli.local import config_option, on_store
 from gateway.cli.output import json_option, show_json, show_table
 
 
 @click.group()
 def group():
-    """Messages: list, show, trace."""
+    """Messages: list, show, trace, pull."""
 
 
 @group.command("list")
 @click.option("--direction", type=click.Choice(["inbound", "outbound"]))
-@click.option("--state", help="SUBMITTED, WAITING_FOR_RETRY, ACKNOWLEDGED, FAILED, RECEIVED, DELIVERED, PURGED …")
+@click.option("--state", help="SUBMITTED, WAITING_FOR_RETRY, READY_TO_PULL, WAITING_FOR_RECEIPT, ACKNOWLEDGED, FAILED, "
+                              "RECEIVED, DELIVERED, PURGED …")
 @click.option("--conversation", help="Messages of this ConversationId.")
 @click.option("--action")
 @click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True)
@@ -53,25 +55,32 @@ def show(message, as_json, config):
             click.echo(f"{name}:")
             for item in value:
                 click.echo("  " + "  ".join(f"{k}={v}" for k, v in item.items() if v not in (None, "")))
+        elif isinstance(value, dict):
+            click.echo(f"{name + ':':<18}" + "  ".join(f"{k}={v}" for k, v in value.items()))
         elif value not in (None, ""):
             click.echo(f"{name + ':':<18}{value}")
 
 
 @group.command()
 @click.argument("message")
+@language_option
 @json_option
 @config_option
-def trace(message, as_json, config):
-    """Every stage of a message with its milliseconds, attempt by attempt."""
+def trace(message, language, as_json, config):
+    """Every stage of a message with its milliseconds, attempt by attempt; and why it is not acknowledged."""
+    from msgspec import to_builtins
+
     from gateway.operate import messages
 
     found = on_store(config, lambda store: messages.trace(store, message))
+    explanation = messages.explanation(found, language=language)
     if as_json:
         show_json({
             **_summary(found.message),
             "steps": [_step(step) for step in found.message.steps],
             "attempts": [_attempt(attempt) for attempt in found.attempts],
             "events": found.events,
+            "explanation": to_builtins(explanation),
         })  # fmt: skip
         return
     facts = _summary(found.message)
@@ -83,6 +92,27 @@ def trace(message, as_json, config):
         _show_steps(attempt.steps)
     for event in found.events:
         click.echo(f"{event['at']:%H:%M:%S.%f}"[:-3] + f"  {event['type']}")
+    if explanation is not None:
+        show_explanation(explanation, language)
+
+
+@group.command()
+@json_option
+@config_option
+def pull(as_json, config):
+    """Have partners asked now for the messages they hold for us, before the agreement's `pull_every` says so.
+
+    The running gateway asks, within five seconds; this command only says that it is time.
+    """
+    from gateway.operate import messages
+
+    rows = [{"holder": c.holder, "puller": c.puller, "mpc": c.mpc} for c in on_store(config, messages.pull)]
+    if as_json:
+        show_json(rows)
+    elif rows:
+        show_table(rows, ["holder", "puller", "mpc"])
+    else:
+        click.echo("no channel rests: none is pulled, or all are being asked at this moment")
 
 
 def _show_steps(steps) -> None:
@@ -121,7 +151,12 @@ def _details(message) -> dict:
         "receipt_at": message.receipt_at.isoformat() if message.receipt_at else None,
         "error_code": message.error_code,
         "error_detail": message.error_detail,
-        "findings": ", ".join(message.findings),
+        "document": _document(message.document),
+        "findings": [
+            {"rule": f.rule, "severity": f.severity, "official": f.official, "line": f.line, "where": f.where,
+             "message": f.message}
+            for f in message.findings
+        ],
         "properties": [{"name": p.name, "type": p.type, "value": p.value} for p in unit.properties],
         "parts": [
             {"cid": p.cid, "mime_type": p.mime_type, "size": p.size, "sha256": p.sha256.hex(),
@@ -129,6 +164,12 @@ def _details(message) -> dict:
             for p in message.parts
         ],
     }
+
+
+def _document(facts: dict | None) -> dict | None:
+    """What the leading document is; the whole of what is kept of it is for the API of the operator."""
+    shown = ("kind", "outcome", "request_id", "response_id", "specification", "procedure", "evidence_type", "round")
+    return {name: facts[name] for name in shown if name in facts} if facts else None
 
 
 def _step(step) -> dict:

@@ -7,6 +7,7 @@ import click
 
 from gateway.cli.local import config_option, found_config
 from gateway.cli.output import json_option, show_json, show_table
+from gateway.cli.verbs import Verb, Verbs
 
 MARKS = {"error": "✘", "warning": "!", "info": "·"}
 
@@ -20,36 +21,76 @@ def place(command):
     return click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))(command)
 
 
-@click.group()
+class _Revision(click.ParamType):
+    name = "revision"
+
+    def convert(self, value, param, ctx):
+        if value == "active" or isinstance(value, int):
+            return value
+        if not value.isdecimal() or not 0 < int(value) < 1 << 31:
+            self.fail(f'{value!r} is no revision; say its number, or "active"', param, ctx)
+        return int(value)
+
+
+def revision_option(command):
+    """`--revision N|active`."""
+    return click.option("--revision", type=_Revision(), metavar="N|active",
+                        help="The agreements of a revision in the database instead of files.")(command)  # fmt: skip
+
+
+#: Commands in modules of their own, imported when they are used.
+VERBS = {
+    "plan": Verb("gateway.cli.pmodes_change:plan", "What applying the files would change."),
+    "apply": Verb("gateway.cli.pmodes_change:apply", "Make the files the agreements in force, everywhere."),
+    "rollback": Verb("gateway.cli.pmodes_change:rollback", "Put earlier agreements in force again."),
+    "history": Verb("gateway.cli.pmodes_change:history", "The revisions, and which process serves which."),
+    "diff": Verb("gateway.cli.pmodes_change:diff", "What changed from one revision to another."),
+    "why": Verb("gateway.cli.pmodes_why:why", "Which leg a message matches, and which it nearly does."),
+    "schema": Verb("gateway.cli.pmodes_why:schema", "The JSON Schema of an agreement file, for editors."),
+    "import-domibus": Verb("gateway.cli.pmodes_domibus:import_domibus", "An agreement file from a Domibus P-Mode."),
+    "import-truststore": Verb("gateway.cli.pmodes_domibus:import_truststore", "Certificates from a truststore."),
+    "export": Verb("gateway.cli.pmodes_domibus:export", "Agreements as a Domibus P-Mode, or as one file."),
+}
+
+
+@click.group(cls=Verbs, verbs=VERBS)
 def group():
-    """Agreements with partners: lint, show."""
+    """Agreements with partners: what they say, what is wrong with them, how they change."""
 
 
 @group.command()
 @place
+@click.option("--format", "form", type=click.Choice(["text", "json", "sarif", "github"]), default="text",
+              show_default=True, help="For people, programs, code scanners, or annotations of a workflow.")
 @json_option
 @config_option
-def lint(path, certs, as_json, config):
+def lint(path, certs, form, as_json, config):
     """Say what is wrong or unwise in an agreement file or folder.
 
-    Exit status 3 when something is wrong.
-    """
-    import functools
-
+    Everything is told at once, with the line. Exit status 3 when something is wrong.
+    """  # fmt: skip
     import msgspec
 
-    from gateway.keys.trust import check_certificate
-    from gateway.pmodes.lint import lint as lint_
+    from gateway.log import printable
+    from gateway.operate.lint import findings as findings_of
+    from gateway.pmodes.lint import formats
 
-    settings, path, certs = _places(path, certs, config)
-    check = functools.partial(check_certificate, allow=settings.trust)
-    findings = lint_(path, certs=certs, check_certificate=check)
-    if as_json:
-        show_json(msgspec.to_builtins(findings))
-    else:
-        for finding in findings:
-            click.echo(f"{MARKS[finding.severity]} {finding.rule} {finding.where}: {finding.message}")
-        click.echo("no findings" if not findings else _count(findings), err=True)
+    settings, path, certs = places(path, certs, config)
+    findings = findings_of(settings, path, certs)
+    match "json" if as_json else form:
+        case "json":
+            show_json(msgspec.to_builtins(findings))
+        case "sarif":
+            show_json(formats.sarif(findings))
+        case "github":
+            click.echo("\n".join(formats.github(findings)), nl=bool(findings))
+        case _:
+            for finding in findings:
+                line = f"{MARKS[finding.severity]} {finding.rule} {finding.where}: {finding.message}"
+                click.echo(printable(line, 4096))
+                if finding.hint:
+                    click.echo(f"    {printable(finding.hint, 4096)}")
+            click.echo("no findings" if not findings else _count(findings), err=True)
     sys.exit(3 if any(finding.severity == "error" for finding in findings) else 0)
 
 
@@ -61,16 +102,31 @@ def _count(findings) -> str:
 @group.command()
 @place
 @click.option("--effective", is_flag=True, help="Every leg with every value, defaults of the profile included.")
+@click.option("--origin", is_flag=True, help="With --effective: where each value comes from.")
+@revision_option
+@click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path),
+              help="With --revision: write its files into this new folder.")
 @json_option
 @config_option
-def show(path, certs, effective, as_json, config):
-    """Parties and exchanges of an agreement file or folder."""
-    from gateway.pmodes.toml import load
+def show(path, certs, effective, origin, revision, folder, as_json, config):
+    """Parties and exchanges of an agreement file or folder, or of a revision."""  # fmt: skip
+    from gateway.pmodes.origin import Explained
 
-    _, path, certs = _places(path, certs, config)
-    pmodes = load(path, certs=certs)
+    if folder is not None and revision is None:
+        raise click.UsageError("--to belongs to --revision")
+    files = source(path, certs, revision, config)
+    if folder is not None:
+        from gateway.cli.pmodes_change import write_files
+
+        write_files(files, folder)
+        return
+    explained = Explained(files)
+    pmodes = explained.pmodes
     ours = {party.name for party in pmodes.selves}
     parties = [_party(party, party.name in ours) for party in pmodes.parties]
+    if origin:
+        _show_origins(explained, parties, as_json)
+        return
     legs = [_leg(leg) for leg in pmodes.legs]
     if as_json:
         show_json({"parties": parties, "legs": legs if effective else [_brief(leg) for leg in legs]})
@@ -78,10 +134,28 @@ def show(path, certs, effective, as_json, config):
         for leg in legs:
             click.echo(f"[{leg.pop('pmode_id')}]")
             for name, value in leg.items():
-                click.echo(f"  {name + ':':<20}{_text(value)}")
+                click.echo(f"  {name + ':':<20}{text(value)}")
     else:
         show_table(parties, ["name", "ours", "id", "type", "endpoint", "signing", "encryption"])
         show_table([_brief(leg) for leg in legs], ["pmode_id", "leg", "service", "action", "profile", "backend"])
+
+
+def _show_origins(explained, parties: list[dict], as_json: bool) -> None:
+    import msgspec
+
+    if as_json:
+        legs = [
+            {"pmode_id": leg.pmode_id, "leg": leg.number,
+             "values": [{"name": v.name, "value": msgspec.to_builtins(v.value), "origin": msgspec.to_builtins(v.origin)}
+                        for v in explained.values(leg)]}
+            for leg in explained.pmodes.legs
+        ]  # fmt: skip
+        show_json({"parties": parties, "legs": legs})
+        return
+    for leg in explained.pmodes.legs:
+        click.echo(f"[{leg.pmode_id}] leg {leg.number}")
+        for value in explained.facts(leg):
+            click.echo(f"  {value['name'] + ':':<20}{text(value['value'])}   ← {value['origin']}")
 
 
 @group.command("list")
@@ -90,22 +164,42 @@ def show(path, certs, effective, as_json, config):
 @config_option
 def list_(path, certs, as_json, config):
     """One line for each leg: who sends what to whom."""
-    from gateway.pmodes.toml import load
+    from gateway.pmodes.toml import expanded
 
-    _, path, certs = _places(path, certs, config)
-    rows = [_brief(_leg(leg)) for leg in load(path, certs=certs).legs]
+    rows = [_brief(_leg(leg)) for leg in expanded(source(path, certs, None, config)).legs]
     if as_json:
         show_json(rows)
     else:
         show_table(rows, ["pmode_id", "leg", "from", "to", "service", "action", "profile", "backend"])
 
 
-def _places(path, certs, config):
+def places(path, certs, config):
     """The configuration, the agreements and the certs folder that are meant."""
     from gateway.config import Config
 
     settings = Config.load(config or found_config())
-    return settings, path or settings.pmodes, certs or settings.certs
+    return settings, _short(path or settings.pmodes), certs or settings.certs
+
+
+def source(path, certs, revision, config):
+    """The files that are meant: those of a revision, those at PATH, or those of the configuration."""
+    if revision is not None:
+        from gateway.cli.pmodes_change import revision_files
+
+        if path is not None:
+            raise click.UsageError("PATH and --revision: one of the two")
+        return revision_files(config, revision)
+    from gateway.keys.formats import truststore
+    from gateway.pmodes.bundle import Folder
+
+    _, path, certs = places(path, certs, config)
+    return Folder(path, certs, truststore)
+
+
+def _short(path: Path) -> Path:
+    """A path below the working directory as it is seen from there, as editors and annotations want it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path
 
 
 def _party(party, ours: bool) -> dict:
@@ -143,11 +237,11 @@ def _brief(leg: dict) -> dict:
     }  # fmt: skip
 
 
-def _text(value) -> str:
+def text(value) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name}={_text(inner)}" for name, inner in value.items() if inner is not None)
+        return ", ".join(f"{name}={text(inner)}" for name, inner in value.items() if inner is not None)
     if isinstance(value, list | tuple):
-        return "; ".join(map(_text, value)) or "none"
+        return "; ".join(map(text, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

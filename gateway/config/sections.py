@@ -4,6 +4,7 @@ The descriptions are for operators: docs/configuration.md is made from them, and
 fails when a field has none. Defaults are such that a minimal file is a few lines.
 """
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -17,7 +18,19 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from gateway.config.strict import Dsn, Duration, Secret, Size, build, read_toml, shape_of, suggestion, value_of
+from gateway.config.places import Places
+from gateway.config.strict import (
+    MAX_FILE,
+    Dsn,
+    Duration,
+    Secret,
+    Size,
+    build,
+    read_toml,
+    shape_of,
+    suggestion,
+    value_of,
+)
 from gateway.errors import ConfigError
 
 PREFIX = "GATEWAY__"
@@ -293,7 +306,8 @@ class Retention(Struct, frozen=True):
 class Egress(Struct, frozen=True):
     """Where this node may connect to. Public addresses are always allowed.
 
-    allow_networks: Private, loopback or link-local networks that partners and webhooks may live in, as CIDR.
+    allow_networks: Private, loopback or link-local networks that webhooks, publishers of metadata and discovered
+        partners may live in, as CIDR.
     """
 
     allow_networks: tuple[str, ...] = ()
@@ -304,6 +318,35 @@ class Egress(Struct, frozen=True):
                 ipaddress.ip_network(network)
             except ValueError as error:
                 raise ValueError(f"allow_networks: {error}") from None
+
+
+class Discovery(Struct, frozen=True):
+    """Looking up partners that no agreement names. Which are looked up, and whom to believe, the agreements say.
+
+    dns_servers: DNS servers that are asked, as ADDRESS or ADDRESS:PORT. Default: those of the system.
+    dns_timeout: Time for one question to DNS.
+    smp_timeout: Time for one answer of a publisher of service metadata.
+    timeout: Time for one look-up as a whole. A submission waits as long.
+    ttl: How long what was found is used without asking again.
+    negative_ttl: How long it is remembered that a participant does not exist or was refused.
+    stale: How long what was found goes on being used while neither DNS nor the publisher answer.
+    cache: Participants a worker process remembers.
+    """
+
+    dns_servers: tuple[str, ...] = ()
+    dns_timeout: Duration = Duration(5)
+    smp_timeout: Duration = Duration(10)
+    timeout: Duration = Duration(30)
+    ttl: Duration = Duration(3600)
+    negative_ttl: Duration = Duration(60)
+    stale: Duration = Duration(86_400)
+    cache: int = 1000
+
+    def __post_init__(self) -> None:
+        _between(self.cache, 1, 100_000, "cache")
+        for name in ("dns_timeout", "smp_timeout", "timeout"):
+            if not 0 < getattr(self, name) <= 300:
+                raise ValueError(f"{name}: expected a positive time of at most 5 minutes")
 
 
 class Log(Struct, frozen=True):
@@ -338,6 +381,7 @@ class Config(Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     retention: Retention = Retention()
     egress: Egress = Egress()
+    discovery: Discovery = Discovery()
     log: Log = Log()
 
     @classmethod
@@ -351,7 +395,10 @@ class Config(Struct, frozen=True, kw_only=True):
         for name in sorted(environ):
             if name.startswith(PREFIX):
                 _lay_over(raw, name, environ[name], base)
-        config = build(raw, cls, file=str(path or ""), base=base)
+        try:
+            config = build(raw, cls, file=str(path or ""), base=base)
+        except ConfigError as error:
+            raise _located(error, path) from None
         if config.store.dsn is not None and config.keys.key_encryption_key is None:
             raise ConfigError(
                 "is missing", file=str(path or ""), key="keys.key_encryption_key",
@@ -360,6 +407,15 @@ class Config(Struct, frozen=True, kw_only=True):
         name = config.node.name or socket.gethostname() or "gateway"
         public = urlsplit(config.as4.public_url or "").hostname
         return msgspec.structs.replace(config, node=Node(name=name, host=config.node.host or public or name))
+
+
+def _located(error: ConfigError, path: Path | None) -> ConfigError:
+    """The error with the line of its key, where it is about the file and not about a variable laid over it."""
+    if path is None or error.file != str(path):
+        return error
+    with contextlib.suppress(OSError):
+        Places(path.read_bytes()[:MAX_FILE].decode(errors="replace")).locate(error)
+    return error
 
 
 def _lay_over(raw: dict[str, Any], variable: str, text: str, base: Path) -> None:

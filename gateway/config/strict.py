@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
+from gateway.config.places import dotted
 from gateway.errors import ConfigError
 
 T = TypeVar("T", bound=Struct)
@@ -171,13 +172,19 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError("there is no such file", file=str(path)) from None
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", file=str(path)) from None
+    return parse_toml(octets, str(path))
+
+
+def parse_toml(octets: bytes, file: str) -> dict[str, Any]:
+    """The tables of TOML text that came from `file`. Raises `ConfigError` with the line where it is wrong."""
     try:
         return tomllib.loads(octets.decode())
     except UnicodeDecodeError as error:
         line = octets[: error.start].count(b"\n") + 1
-        raise ConfigError(f"is not UTF-8 (at line {line})", file=str(path)) from None
+        raise ConfigError("is not UTF-8", file=file, line=line) from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"is not TOML: {error}", file=str(path)) from None
+        at = re.search(r"\(at line (\d+), column \d+\)$", str(error))
+        raise ConfigError(f"is not TOML: {error}", file=file, line=int(at[1]) if at else 0) from None
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -200,10 +207,10 @@ def build(raw: object, type: type[T], *, file: str, base: Path, key: str = "") -
     fields = {field.encode_name: field for field in msgspec.structs.fields(type)}
     for name in raw:
         if name not in fields:
-            raise ConfigError("unknown key", file=file, key=_dotted(key, name), hint=suggestion(name, fields))
+            raise ConfigError("unknown key", file=file, key=dotted(key, name), hint=suggestion(name, fields))
     values = {}
     for name, field in fields.items():
-        here = _dotted(key, name)
+        here = dotted(key, name)
         if name in raw:
             values[field.name] = value_of(raw[name], field.type, file=file, base=base, key=here)
         elif field.required:
@@ -222,7 +229,7 @@ def build(raw: object, type: type[T], *, file: str, base: Path, key: str = "") -
         name, colon, detail = str(error).partition(": ")
         if not colon or name not in fields:
             name, detail = "", str(error)
-        raise ConfigError(detail, file=file, key=_dotted(key, name) if name else key) from None
+        raise ConfigError(detail, file=file, key=dotted(key, name) if name else key) from None
 
 
 def value_of(raw: object, type: Any, *, file: str, base: Path, key: str) -> Any:
@@ -240,7 +247,7 @@ def value_of(raw: object, type: Any, *, file: str, base: Path, key: str) -> Any:
         if not isinstance(raw, Mapping):
             raise ConfigError(f"expected a table, not {_kind(raw)}", file=file, key=key)
         return {
-            name: build(item, inner, file=file, base=base, key=_dotted(key, name)) for name, item in raw.items()
+            name: build(item, inner, file=file, base=base, key=dotted(key, name)) for name, item in raw.items()
         }
 
     def hook(wanted: Any, value: object) -> Any:
@@ -282,11 +289,6 @@ def _is_union(type: Any) -> bool:
 
 def _is_struct(type: Any) -> bool:
     return isinstance(type, msgspec.StructMeta)
-
-
-def _dotted(key: str, name: str) -> str:
-    part = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'
-    return f"{key}.{part}" if key else part
 
 
 def _kind(raw: object) -> str:

@@ -90,6 +90,14 @@ def certificates(octets: bytes, password: bytes | None = None) -> list[bytes]:
     return list(found)
 
 
+def truststore(octets: bytes, password: bytes | None = None) -> list[tuple[str, bytes]]:
+    """The certificates of a truststore under their aliases, in DER; of an entry with a chain the first.
+
+    A key store serves, too: what it says about its owner is public. Raises `CertificateRefused`.
+    """
+    return [(entry.alias, entry.certificate) for entry in read_keystore(octets, password) if entry.certificate]
+
+
 def _kind(octets: bytes) -> Kind:
     start = octets[:4]
     if start == jks.MAGIC:

@@ -4,7 +4,7 @@ Called for every message, with the certificate the agreement pins; so this answe
 a pinned certificate is *usable*, not whether it is the right one. The library's own verifier
 is not used: it wants subject alternative names, which access points rarely have, and once
 loosened takes CA certificates and any key usage [threats 0.9]. Paths to trust anchors are
-not built here.
+built in `path.py`.
 
 There is no tolerance for clocks: a certificate that expired a second ago is expired
 [threats F03]. Nothing is cached here; but nothing except the time can change the answer for the
@@ -56,10 +56,13 @@ _ORDER_8_U_TWIST = 3938235723548961458172306078155302111252991171944069817688288
 _WEAK_X25519 = frozenset({0, 1, _P - 1, _P, _P + 1, _ORDER_8_U, _ORDER_8_U_TWIST})
 
 
-def check_certificate(der: bytes, *, use: Use, now: datetime, allow: Trust = STRICT) -> None:
+def check_certificate(
+    der: bytes, *, use: Use, now: datetime, allow: Trust = STRICT, by_path: bool = False
+) -> None:
     """Refuse a certificate that may not be used for `use` at `now` (aware).
 
-    `sign`: verify what its holder signed. `encrypt`: protect a content key for its holder.
+    `sign`: verify what its holder signed. `encrypt`: protect a content key for its holder. `by_path`:
+    nobody has pinned it, so that a CA is refused whatever `allow` says.
     Raises `CertificateRefused` with one of the reasons too-large, malformed, not-yet-valid,
     expired, validity-too-long, weak-signature, unknown-critical-extension, ca-as-leaf,
     key-usage, extended-key-usage, key-type, weak-key.
@@ -70,8 +73,8 @@ def check_certificate(der: bytes, *, use: Use, now: datetime, allow: Trust = STR
         certificate = x509.load_der_x509_certificate(der)
         _check_time(certificate, now)
         _check_names(certificate)
-        _check_signature(certificate, allow)
-        _check_extensions(certificate, use, allow)
+        check_signature(certificate, allow)
+        _check_extensions(certificate, use, allow, self_signed_ca=allow.self_signed_ca and not by_path)
         _check_key(certificate.public_key(), use)
     except UNREADABLE as error:
         raise CertificateRefused("malformed", str(error)) from None
@@ -83,12 +86,18 @@ def validity(der: bytes) -> tuple[datetime, datetime]:
     return certificate.not_valid_before_utc, certificate.not_valid_after_utc
 
 
-def _check_time(certificate: x509.Certificate, now: datetime) -> None:
+def check_period(certificate: x509.Certificate, now: datetime) -> None:
+    """Raises `CertificateRefused` before and after the certificate's time."""
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now < start:
         raise CertificateRefused("not-yet-valid", f"valid from {start:%Y-%m-%d %H:%M} UTC")
     if now > end:
         raise CertificateRefused("expired", f"expired at {end:%Y-%m-%d %H:%M} UTC")
+
+
+def _check_time(certificate: x509.Certificate, now: datetime) -> None:
+    check_period(certificate, now)
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if end - start > MAX_VALIDITY:
         raise CertificateRefused("validity-too-long", f"valid for {(end - start).days} days")
 
@@ -102,7 +111,8 @@ def _check_names(certificate: x509.Certificate) -> None:
             raise CertificateRefused("malformed", "a NUL in the subject")
 
 
-def _check_signature(certificate: x509.Certificate, allow: Trust) -> None:
+def check_signature(certificate: x509.Certificate, allow: Trust) -> None:
+    """Raises `CertificateRefused` for a digest that forgers can match. The signature itself is not verified."""
     try:
         digest = certificate.signature_hash_algorithm
     except UnsupportedAlgorithm:
@@ -111,13 +121,13 @@ def _check_signature(certificate: x509.Certificate, allow: Trust) -> None:
         raise CertificateRefused("weak-signature", f"signed with {digest.name}")
 
 
-def _check_extensions(certificate: x509.Certificate, use: Use, allow: Trust) -> None:
+def _check_extensions(certificate: x509.Certificate, use: Use, allow: Trust, *, self_signed_ca: bool) -> None:
     for extension in certificate.extensions:
         match extension.value:
             case x509.KeyUsage() as usage if allow.key_usage:
                 _check_usage(usage, use)
-            case x509.BasicConstraints(ca=True) if not (allow.self_signed_ca and _self_signed(certificate)):
-                hint = "; trust.self_signed_ca allows it" if _self_signed(certificate) else ""
+            case x509.BasicConstraints(ca=True) if not (self_signed_ca and _self_signed(certificate)):
+                hint = "; trust.self_signed_ca allows it for a pinned one" if _self_signed(certificate) else ""
                 raise CertificateRefused("ca-as-leaf", f"a CA certificate may not stand for a party{hint}")
             case x509.ExtendedKeyUsage() as purposes if allow.key_usage:
                 if set(purposes) == {ExtendedKeyUsageOID.SERVER_AUTH}:

@@ -17,10 +17,20 @@ from gateway.as4 import ns
 from gateway.as4.compression import Inflater
 from gateway.as4.units import PartyId, Property
 from gateway.errors import ClaimLost, NotFound, SubmissionRefused
+from gateway.msh.advice import document_view
 from gateway.msh.payloads import content
 from gateway.msh.rooms import Rooms
 from gateway.msh.submit import Submitter
-from gateway.plugin import Caller, Delivery, MessageView, PartView, PartyRef, PropertyValue, Submission, Submitted
+from gateway.plugin import (
+    Caller,
+    Delivery,
+    MessageView,
+    PartView,
+    PartyRef,
+    PropertyValue,
+    Submission,
+    Submitted,
+)
 from gateway.stages import Step, point
 from gateway.store.api import Job, Message, MessageFilter, NewEvent, Part, Webhook
 from gateway.transport.egress import EgressPolicy
@@ -56,14 +66,18 @@ class Door:
     async def submit(
         self, caller: Caller, submission: Submission, content: plugin.Content, *, idempotency_key: str | None = None
     ) -> Submitted:
-        stored = await self._submitter.submit(caller, submission, content, idempotency_key=idempotency_key)
+        stored, advice = await self._submitter.submit(caller, submission, content, idempotency_key=idempotency_key)
         return Submitted(
             id=str(stored.id),
             message_id=stored.message_id,
             conversation_id=stored.conversation_id,
             state=stored.state,
             replayed=stored.replayed,
+            findings=advice.findings,
         )
+
+    async def validate(self, caller: Caller, submission: Submission, content: plugin.Content) -> plugin.DryRun:
+        return await self._submitter.validate(submission, content)
 
     async def message(self, caller: Caller, id: str) -> MessageView:
         return view(await self._find(caller, id))
@@ -247,6 +261,8 @@ def view(message: Message) -> MessageView:
         error_code=message.error_code,
         error_detail=message.error_detail,
         receipt_at=message.receipt_at,
+        findings=message.findings,
+        document=document_view(message.document),
     )
 
 

@@ -11,46 +11,49 @@ The receipt leaves only after the commit is durable.
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from gateway import log, metrics
 from gateway.as4 import ns, soap
-from gateway.as4.inbound import Opened, PartLimits, PartProver, ProvenPart, Terms, open_envelope, prove
-from gateway.as4.mime import EnvelopeReady, MessageReader, MimeLimits, PartBegins, PartData, PartEnds, cid_of_reference
+from gateway.as4.inbound import Opened, PartLimits, PartProver, ProvenPart, Terms, Unauthenticated, open_envelope, prove
+from gateway.as4.mime import ContentIds, EnvelopeReady, MessageReader, MimeLimits, PartBegins, PartData, PartEnds
 from gateway.as4.outbound import secure_signal
 from gateway.as4.pmode import Leg
 from gateway.as4.policy import Accepted, accept
 from gateway.as4.profiles import PROFILES
 from gateway.as4.signals import error_for, receipt_for
-from gateway.as4.units import MessageUnit, PullRequest, Reference, UserMessage
+from gateway.as4.units import Error, MessageUnit, PullRequest, Reference, UserMessage
 from gateway.as4.wss.decrypt import unwrap_content_key
 from gateway.clock import milliseconds, new_message_id
 from gateway.errors import (
     EbmsError,
-    FeatureNotSupported,
+    EmptyMessagePartitionChannel,
     KeyUnavailable,
     MimeInconsistency,
     Other,
     Overloaded,
+    PeerAnswered,
     PeerGone,
     ProcessingModeMismatch,
     StoreUnavailable,
     ValueInconsistent,
 )
 from gateway.keys.sealing import new_message_key
+from gateway.msh.advice import Adviser, Leading, leading_of
+from gateway.msh.channels import Channel, channel_key
+from gateway.msh.hold import Handover, Holder
+from gateway.msh.partners import terms_for
 from gateway.msh.payloads import PayloadSealer
 from gateway.msh.refusals import Refusals
-from gateway.msh.rooms import Agreements, Rooms, new_id, party_key
+from gateway.msh.rooms import INLINE_WORK, Agreements, Rooms, new_id, party_key
 from gateway.msh.signals import Signals
 from gateway.msh.spool import Spool, SpoolRoom
-from gateway.stages import Step, point, stage, timeline
+from gateway.stages import Step, point, record, stage, timeline
 from gateway.store.api import NewInbound, NewPart, Received, Receiving
-
-#: Work on more octets than this leaves the loop for a thread [stack 3.4].
-INLINE_WORK = 256 << 10
 
 SOAP_CONTENT_TYPE = f"{ns.SOAP_MEDIA_TYPE}; charset=UTF-8"
 
@@ -67,6 +70,19 @@ class Answer(NamedTuple):
     body: bytes = b""
     retry_after: int | None = None
     close: bool = False
+    #: In place of `body`, a message that was pulled.
+    handover: Handover | None = None
+
+
+class Pulled(NamedTuple):
+    """What a PullRequest of ours was answered with.
+
+    `taken`: a message is stored, or was before. `refused`: with the Error signal that says so to the
+    partner, None where there is nobody to say it to. `empty`: nothing waits on the channel.
+    """
+
+    outcome: Literal["taken", "refused", "empty"]
+    signal: bytes | None = None
 
 
 @dataclass
@@ -74,6 +90,7 @@ class _Progress:
     """How far a message came; what a refusal needs to answer and to note."""
 
     source: str
+    channel: Channel | None = None
     envelope: bytes = b""
     unit: MessageUnit | None = None
     leg: Leg | None = None
@@ -83,8 +100,12 @@ class _Progress:
 class Receiver:
     """Receives messages. One instance a process."""
 
-    def __init__(self, rooms: Rooms, signals: Signals, refusals: Refusals, spools: SpoolRoom) -> None:
-        self._rooms, self._signals, self._refusals, self._spools = rooms, signals, refusals, spools
+    def __init__(
+        self, rooms: Rooms, signals: Signals, holder: Holder, refusals: Refusals, spools: SpoolRoom
+    ) -> None:
+        self._rooms, self._signals, self._holder = rooms, signals, holder
+        self._refusals, self._spools = refusals, spools
+        self._adviser = Adviser(rooms)
         limits = rooms.config.limits
         self._mime_limits = MimeLimits(
             envelope=limits.envelope, parts=limits.parts, part=limits.part, message=limits.message
@@ -127,17 +148,82 @@ class Receiver:
         with stage("read"):
             first = await anext(events, None)
         if not isinstance(first, EnvelopeReady):
-            raise MimeInconsistency("no envelope", status=400)
+            raise MimeInconsistency("no envelope", where="SOAP envelope", status=400)
         progress.envelope = first.octets
         opened = self._open(first, agreements, progress)
         if not isinstance(opened.unit, UserMessage):
-            async for event in events:
-                if isinstance(event, PartBegins):
-                    raise MimeInconsistency("a signal with parts", where="MIME part")
+            await _nothing_more(events)
+            if isinstance(opened.unit, PullRequest):
+                return await self._hand_out(opened, agreements)
             with stage("store"):
                 await self._signals.take(opened)
             return Answer(204)
-        message, leg = opened.unit, progress.leg
+        return await self._take(opened, progress.leg, events, agreements, steps)
+
+    async def _hand_out(self, opened: Opened, agreements: Agreements) -> Answer:
+        """Answer an authentic PullRequest with a message, or with the warning that there is none [as4 4.6]."""
+        request: PullRequest = opened.unit
+        partner = hashlib.sha256(opened.signer).hexdigest()
+        self._enter(partner)
+        answered = False
+        try:
+            found = await self._holder.hand_out(request, opened.signer, agreements)
+            if isinstance(found, Handover):
+                found.closed = partial(self._leave, partner)
+                answered = True
+                return Answer(200, found.content_type, handover=found)
+        finally:
+            if not answered:
+                self._leave(partner)
+        return Answer(200, SOAP_CONTENT_TYPE, self._error_signal(
+            EmptyMessagePartitionChannel("no message"), request.message_id, found.leg))  # fmt: skip
+
+    async def pulled(
+        self, channel: Channel, content_type: str, body: AsyncIterator[bytes], source: str, asked: float
+    ) -> Pulled:
+        """Take what a PullRequest on `channel`, sent at `asked` (Unix seconds), was answered with.
+
+        A message climbs the ladder of one that is pushed; what is refused leaves as little.
+        Raises `PeerAnswered` for another error than an empty channel, `StoreUnavailable`,
+        `KeyUnavailable`, `Overloaded`, and what `body` raises.
+        """
+        progress = _Progress(source, channel)
+        with timeline("inbound") as steps:
+            record("pull", asked, self._rooms.clock.now().timestamp() - asked)
+            try:
+                return await self._climb_pulled(content_type, body, progress, steps)
+            except EbmsError as error:
+                answer = await self._refuse(error, progress)
+                return Pulled("refused", answer.body if isinstance(progress.unit, UserMessage) else None)
+
+    async def _climb_pulled(
+        self, content_type: str, body: AsyncIterator[bytes], progress: _Progress, steps: list[Step]
+    ) -> Pulled:
+        agreements = self._rooms.agreements.value
+        events = _events(MessageReader(content_type, limits=self._mime_limits), body)
+        with stage("read"):
+            first = await anext(events, None)
+        if not isinstance(first, EnvelopeReady):
+            raise MimeInconsistency("no envelope", where="SOAP envelope")
+        progress.envelope = first.octets
+        opened = self._open(first, agreements, progress)
+        if isinstance(opened.unit, UserMessage):
+            await self._take(opened, progress.leg, events, agreements, steps)
+            return Pulled("taken")
+        await _nothing_more(events)
+        fault = opened.unit.errors[0]
+        if fault.code == EmptyMessagePartitionChannel.code:
+            # Unsigned it says no more than silence would; products leave it unsigned [as4 4.4].
+            return Pulled("empty")
+        raise PeerAnswered(
+            fault.code, fault.description or fault.short_description or "", authenticated=isinstance(opened, Opened)
+        )
+
+    async def _take(
+        self, opened: Opened, leg: Leg, events: AsyncIterator, agreements: Agreements, steps: list[Step]
+    ) -> Answer:
+        """The upper rungs, for a message whose signature is right."""
+        message: UserMessage = opened.unit
         log.message_id.set(message.message_id)
         partner = party_key(message.from_party)
         self._enter(partner)
@@ -151,29 +237,38 @@ class Receiver:
 
     # -- rung: Envelope → Opened ------------------------------------------------
 
-    def _open(self, envelope: EnvelopeReady, agreements: Agreements, progress: _Progress) -> Opened:
-        """Shape, terms, signature, header digests, in one call and one thread."""
+    def _open(
+        self, envelope: EnvelopeReady, agreements: Agreements, progress: _Progress
+    ) -> Opened | Unauthenticated:
+        """Shape, terms, signature, header digests, in one call and one thread. Only the answer to a
+        PullRequest may be an Error that nobody signed."""
+        channel = progress.channel
 
         def choose(unit: MessageUnit) -> Terms:
             progress.unit = unit
             point("IB07")
             with stage("match"):
-                if isinstance(unit, PullRequest):
-                    raise FeatureNotSupported("no pull here", where="eb:PullRequest: this access point offers no pull")
                 if not isinstance(unit, UserMessage):
-                    return self._signals.terms(agreements)
+                    if channel is None:
+                        return self._signals.terms(agreements)
+                    if isinstance(unit, Error):
+                        return Terms(profile=PROFILES[channel.leg.profile], signers=channel.holder.signing)
+                    raise ProcessingModeMismatch("no answer to a PullRequest", where="eb:SignalMessage")
                 leg = agreements.matcher.find_leg(unit)
+                if (channel_key(leg) if leg.pulled else None) != (channel and channel.key):
+                    raise ProcessingModeMismatch("pushed and pulled do not mix", where="eb:UserMessage/@mpc")
                 if not agreements.pmodes.is_self(unit.to_party):
                     raise ProcessingModeMismatch("not addressed to us", where="eb:To/eb:PartyId")
                 progress.leg = leg
-                return Terms(profile=PROFILES[leg.profile], signers=leg.from_party.signing)
+                return terms_for(leg.profile, leg.from_party, unit.from_party)
 
         point("IB06")
         with stage("verify"):
             now = self._rooms.clock.now()
             opened = open_envelope(
-                envelope.octets, envelope.charset, choose=choose, trust=self._rooms.check_signer(now)
-            )
+                envelope.octets, envelope.charset, choose=choose, trust=self._rooms.check_signer(now),
+                vouch=self._rooms.paths.voucher(now), allow_unsigned=channel is not None,
+            )  # fmt: skip
         progress.authenticated = True
         return opened
 
@@ -181,10 +276,11 @@ class Receiver:
 
     async def _read_parts(self, events: AsyncIterator, opened: Opened, spool: Spool) -> None:
         """Spool the parts the signature names. Anything else ends the reading at once."""
+        known = ContentIds(opened.promised)
         async for event in events:
             match event:
                 case PartBegins(cid=raw):
-                    cid = cid_of_reference(raw, opened.promised) or raw
+                    cid = known.find(raw) or raw
                     if cid not in opened.promised:
                         raise MimeInconsistency("a part that no PartInfo names", where="MIME part without eb:PartInfo")
                     if cid in spool.cids:
@@ -206,7 +302,8 @@ class Receiver:
     ) -> Answer:
         missing = opened.promised.keys() - spool.cids
         if missing:
-            raise MimeInconsistency("a part is missing", where="eb:PartInfo without MIME part")
+            number = next(n for n, info in enumerate(opened.unit.parts, 1) if info.cid in missing)
+            raise MimeInconsistency("a part is missing", where=f"eb:PartInfo[{number}] without MIME part")
         message: UserMessage = opened.unit
         keyring = self._rooms.keyring.value
         content_key = None
@@ -218,35 +315,47 @@ class Receiver:
             content=min(leg.max_part, self._rooms.config.limits.decompressed),
             canonical=PROFILES[leg.profile].max_canonical_part,
         )
-        prover = _Prover(opened, content_key, spool, limits, leg.max_message, key, id)
+        leading = leading_of(leg)
+        prover = _Prover(opened, content_key, spool, limits, leg.max_message, key, id, leading)
         if spool.size <= INLINE_WORK and (small := prover.run_small()) is not None:
             parts, proven_parts = small
-            new = self._accepted(opened, leg, parts, proven_parts, id, key, agreements, steps)
+            new = await self._accepted(opened, leg, parts, proven_parts, leading, id, key, agreements, steps)
             with stage("store"):
                 received = await self._rooms.store.receive_once(new)
         else:
             with stage("store"):
                 async with self._rooms.store.receiving(id) as receiving:
                     parts, proven_parts = await prover.run_large(receiving, self._rooms.cpu)
-                    new = self._accepted(opened, leg, parts, proven_parts, id, key, agreements, steps)
+                    new = await self._accepted(opened, leg, parts, proven_parts, leading, id, key, agreements, steps)
                     received = await receiving.accept(new)
-        return self._answer(received, new, opened, leg)
+        answer = self._answer(received, new, opened, leg)
+        if opened.voucher is not None:
+            await self._rooms.partners.seen(
+                message.from_party, opened.signer, by=leg.from_party.name, pmode=leg.pmode_id, how="received"
+            )
+        if leg.pulled and received.outcome == "duplicate":
+            # The partner had no receipt of it yet: it goes out once more.
+            fresh = None if received.same_references else answer.body
+            await self._rooms.store.answer_again(received.id, channel_key(leg), fresh)
+        return answer
 
-    def _accepted(
+    async def _accepted(
         self,
         opened: Opened,
         leg: Leg,
         parts: tuple[NewPart, ...],
         proven_parts: tuple[ProvenPart, ...],
+        leading: Leading | None,
         id: UUID,
         key: bytes,
         agreements: Agreements,
         steps: list[Step],
     ) -> NewInbound:
-        """Judge the proven message by its agreement and make its receipt."""
+        """Judge the proven message by its agreement, take advice, and make its receipt."""
         with stage("validate"):
             accepted: Accepted = accept(prove(opened, proven_parts), leg)
             message = accepted.user_message
+        advice = await self._adviser.advise(message, leg, leading, "inbound")
         with stage("receipt"):
             receipt = self._receipt(opened.references, message, leg)
         return NewInbound(
@@ -264,8 +373,11 @@ class Receiver:
             pmode_id=leg.pmode_id,
             pmode_revision=agreements.pmodes.revision,
             backend=None if message.is_test else leg.backend,
-            findings=accepted.findings,
+            findings=(*accepted.findings, *advice.findings),
+            document=advice.document,
+            request_id=advice.request_id,
             steps=tuple(steps),
+            answer_to=channel_key(leg) if leg.pulled else None,
         )
 
     def _receipt(self, references: tuple[Reference, ...], message: UserMessage, leg: Leg) -> bytes:
@@ -299,7 +411,8 @@ class Receiver:
             # other references, so the stored receipt would not match what he holds in hand.
             body = received.receipt if received.same_references else self._receipt(opened.references, message, leg)
         else:
-            log.event("message.received", size=sum(p.size for p in new.parts), **facts)
+            found = " ".join(dict.fromkeys(finding.rule for finding in new.findings))
+            log.event("message.received", size=sum(p.size for p in new.parts), findings=found or None, **facts)
             seconds = self._rooms.clock.now().timestamp() - new.steps[0].started
             metrics.message("inbound", message.from_party.value, message.action, "received", seconds)
             metrics.payload_bytes("inbound", sum(p.size for p in new.parts))
@@ -327,26 +440,32 @@ class Receiver:
         if claim.kind in ("Receipt", "Error"):
             return Answer(400, close=True)  # a signal is never answered with an Error signal [as4 2.5]
         if isinstance(error, soap.SoapFault):
-            return Answer(error.status, SOAP_CONTENT_TYPE, soap.fault(error.fault_code, error.wire), close=True)
+            reason = f"{error.wire} {error.where}" if error.where else error.wire
+            return Answer(error.status, SOAP_CONTENT_TYPE, soap.fault(error.fault_code, reason), close=True)
+        signal = self._error_signal(
+            error, claim.message_id, progress.leg, unit if isinstance(unit, UserMessage) else None
+        )
+        return Answer(error.status, SOAP_CONTENT_TYPE, signal, close=True)
+
+    def _error_signal(
+        self, error: EbmsError, ref_to: str | None, leg: Leg | None, claimed: UserMessage | None = None
+    ) -> bytes:
+        """Signed with the key of our party of that leg, or of the one that `claimed` names, or of our only
+        one; unsigned where there is none."""
         signal = error_for(
             error,
-            ref_to=claim.message_id,
+            ref_to=ref_to,
             message_id=new_message_id(self._rooms.config.node.host),
             now=milliseconds(self._rooms.clock.now()),
         )
-        return Answer(error.status, SOAP_CONTENT_TYPE, self._sign_error(signal, progress.leg), close=True)
-
-    def _sign_error(self, signal, leg: Leg | None) -> bytes:
-        """Sign with the key of the addressed party, or of our only one; unsigned where there is none."""
-        agreements = self._rooms.agreements.value
-        if leg is None:
-            ours = (leg for leg in agreements.pmodes.legs if agreements.pmodes.is_self(leg.to_party.party_id))
-            leg = next(ours, None)
+        pmodes = self._rooms.agreements.value.pmodes
+        leg = leg or self._rooms.agreements.value.matcher.answering(claimed)
         key = None
         profile = PROFILES[leg.profile] if leg else next(iter(PROFILES.values()))
         if leg is not None:
+            us = leg.to_party if pmodes.is_self(leg.to_party.party_id) else leg.from_party
             try:
-                key = self._rooms.keyring.value.signing_key(leg.to_party.party_id, profile)
+                key = self._rooms.keyring.value.signing_key(us.party_id, profile)
             except KeyUnavailable:
                 key = None
         return secure_signal(
@@ -376,11 +495,11 @@ class _Prover:
 
     def __init__(
         self, opened: Opened, content_key: bytes | None, spool: Spool, limits: PartLimits, message: int,
-        key: bytes, id: UUID,
+        key: bytes, id: UUID, leading: Leading | None,
     ) -> None:  # fmt: skip
         self._opened, self._content_key, self._spool = opened, content_key, spool
         self._limits, self._message = limits, message
-        self._key, self._id = key, id
+        self._key, self._id, self._leading = key, id, leading
         self._order = [info.cid for info in opened.unit.parts]
 
     def run_small(self) -> tuple[tuple[NewPart, ...], tuple[ProvenPart, ...]] | None:
@@ -390,11 +509,7 @@ class _Prover:
             prover = self._prover(cid, proven)
             sealer = PayloadSealer(self._key, self._id, number)
             with stage("decrypt"):
-                for block in self._spool.read(cid):
-                    for plain in prover.feed(block):
-                        if sealer.write(plain):
-                            return None
-                for plain in prover.finish():
+                for plain in self._plain(prover, cid):
                     if sealer.write(plain):
                         return None
             inline, rest = sealer.finish()
@@ -428,11 +543,23 @@ class _Prover:
         return PartProver(self._opened, cid, self._content_key, limits)
 
     def _pieces(self, prover: PartProver, sealer: PayloadSealer, cid: str) -> Iterator[tuple[int, bytes]]:
+        for plain in self._plain(prover, cid):
+            yield from sealer.write(plain)
+
+    def _plain(self, prover: PartProver, cid: str) -> Iterator[bytes]:
+        """The content of a part, as it becomes readable. Of the first one the adviser keeps some."""
+        leading = self._leading if cid == self._order[0] else None
+        if leading is not None:
+            leading.begin()
         for block in self._spool.read(cid):
             for plain in prover.feed(block):
-                yield from sealer.write(plain)
+                if leading is not None:
+                    leading.keep(plain)
+                yield plain
         for plain in prover.finish():
-            yield from sealer.write(plain)
+            if leading is not None:
+                leading.keep(plain)
+            yield plain
 
 
 def _new_part(number: int, part: ProvenPart, inline: bytes | None, chunks: int) -> NewPart:
@@ -451,6 +578,13 @@ def _new_part(number: int, part: ProvenPart, inline: bytes | None, chunks: int) 
     )
 
 
+async def _nothing_more(events: AsyncIterator) -> None:
+    """Read a signal to its end."""
+    async for event in events:
+        if isinstance(event, PartBegins):
+            raise MimeInconsistency("a signal with parts", where="MIME part")
+
+
 async def _events(reader: MessageReader, body: AsyncIterator[bytes]) -> AsyncIterator:
     async for block in body:
         for event in reader.feed(block):
@@ -460,8 +594,11 @@ async def _events(reader: MessageReader, body: AsyncIterator[bytes]) -> AsyncIte
 
 
 def fingerprint(message: UserMessage, parts: tuple[ProvenPart, ...]) -> bytes:
-    """SHA-256 of what the message says: its header and the content of its parts."""
-    digest = hashlib.sha256(msgspec.msgpack.encode(message))
+    """SHA-256 of what the message says: its header and the content of its parts.
+
+    When it says it was made is left out: phase4 stamps a message anew each time it secures it [as4 4.2].
+    """
+    digest = hashlib.sha256(msgspec.msgpack.encode(msgspec.structs.replace(message, timestamp=None)))
     for part in parts:
         digest.update(part.cid.encode() + b"\0" + part.sha256)
     return digest.digest()

@@ -10,21 +10,31 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
+from gateway.as4.inbound import Voucher
 from gateway.as4.matching import Matcher
-from gateway.as4.pmode import PModeSet
+from gateway.as4.pmode import Party, PModeSet
 from gateway.as4.units import PartyId
 from gateway.clock import Clock
 from gateway.config import Config
 from gateway.keys.keyring import Keyring
 from gateway.keys.sealing import KeyEncryptionKey
 from gateway.keys.trust import Use, check_certificate, validity
+from gateway.msh.channels import Channels
+from gateway.msh.channels import party_key as party_key
+from gateway.msh.partners import Partners, Paths
 from gateway.store.api import Store
 from gateway.transport.client import Client
 
+if TYPE_CHECKING:
+    from gateway.msh.revisions import Revisions
+
 T = TypeVar("T")
+
+#: Work on more octets than this leaves the loop for a thread [stack 3.4].
+INLINE_WORK = 256 << 10
 
 
 class Cell(Generic[T]):
@@ -40,9 +50,25 @@ class Agreements:
 
     pmodes: PModeSet
     matcher: Matcher = field(init=False)
+    channels: Channels = field(init=False)
+    #: Profiles we send under, and the pinned certificates of whom we send to: who may sign signals.
+    profiles: frozenset[str] = field(init=False)
+    signers: frozenset[bytes] = field(init=False)
+    #: The same for whom we trust by path; as which party is asked when the message is known.
+    vouchers: tuple[Voucher, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        ours = [leg for leg in self.pmodes.legs if self.pmodes.is_self(leg.from_party.party_id)]
+        object.__setattr__(self, "profiles", frozenset(leg.profile for leg in ours))
+        object.__setattr__(self, "signers", frozenset(c for leg in ours for c in leg.to_party.signing))
+        rules = dict.fromkeys(leg.to_party.trust for leg in ours if leg.to_party.trust is not None)
+        object.__setattr__(self, "vouchers", tuple(map(Voucher, rules)))
         object.__setattr__(self, "matcher", Matcher(self.pmodes))
+        object.__setattr__(self, "channels", Channels(self.pmodes))
+
+    def party(self, party_id: PartyId) -> Party | None:
+        """The partner, or our own party, with that id."""
+        return next((party for party in self.pmodes.parties if party.party_id == party_id), None)
 
 
 class Cpu:
@@ -69,12 +95,15 @@ class Rooms:
     config: Config
     store: Store
     agreements: Cell[Agreements]
+    revisions: "Revisions"
     keyring: Cell[Keyring]
     kek: KeyEncryptionKey
     client: Client
     clock: Clock
     cpu: Cpu
     node: str
+    paths: Paths
+    partners: Partners
     entropy: Callable[[int], bytes] = os.urandom
 
     #: Pinned certificates that were found usable, with the time they are valid for: all else that is
@@ -91,11 +120,6 @@ class Rooms:
         if valid is None or not valid[0] <= now <= valid[1]:
             check_certificate(certificate, use=use, now=now, allow=self.config.trust)
             self._usable[certificate, use] = validity(certificate)
-
-
-def party_key(party: PartyId) -> str:
-    """How a party is written in keys of the store: type and value, unambiguous."""
-    return f"{party.type}:{party.value}" if party.type else party.value
 
 
 def new_id() -> UUID:

@@ -10,6 +10,8 @@ somebody knows that these octets may have arrived.
 
 from collections.abc import AsyncIterator
 
+import msgspec
+
 from gateway import log, metrics
 from gateway.as4.outbound import Draft, OutboundPart, Wire, secure
 from gateway.as4.pmode import Leg
@@ -19,6 +21,7 @@ from gateway.as4.units import Reference
 from gateway.errors import (
     CertificateRefused,
     ClaimLost,
+    DiscoveryFailed,
     EbmsError,
     GatewayError,
     InvalidReceipt,
@@ -30,8 +33,7 @@ from gateway.errors import (
 )
 from gateway.msh.outcome import FINAL_CODES, judge
 from gateway.msh.payloads import content
-from gateway.msh.receive import INLINE_WORK
-from gateway.msh.rooms import Rooms
+from gateway.msh.rooms import INLINE_WORK, Agreements, Rooms
 from gateway.stages import Step, point, record, stage, timeline
 from gateway.store.api import AttemptResult, Job, Message, NewEvent, Part
 
@@ -61,7 +63,7 @@ class Sender:
     async def _attempt(self, job: Job, message: Message, steps: list[Step]) -> None:
         waited = (self._rooms.clock.now() - (message.next_attempt_at or message.created_at)).total_seconds()
         record("wait", self._rooms.clock.now().timestamp() - max(waited, 0), max(waited, 0))
-        leg = self._leg(message)
+        leg = await self.leg(message)
         number: int | None = None
         try:
             if leg is None:
@@ -71,7 +73,9 @@ class Sender:
                 raise SendFailed(f"{message.attempts} attempts without an outcome", temporary=False, stage="wait")
             if message.deadline and message.deadline <= self._rooms.clock.now():
                 raise SendFailed("the deadline of the message has passed", temporary=False, stage="wait")
-            wire = self._secured(message, leg)
+            if leg.to_party.pattern:
+                leg = await self._found(message, leg)
+            wire = self.secured(message, leg)
             before = await self._rooms.store.attempts(message.id) if message.attempts else ()
             earlier = [attempt.references for attempt in before]
             number = await self._rooms.store.begin_attempt(job, node=self._rooms.node, references=wire.references)
@@ -99,41 +103,58 @@ class Sender:
 
     # -- the pieces -----------------------------------------------------------------
 
-    def _leg(self, message: Message) -> Leg | None:
-        """The leg this message was submitted under, by its id; by its header if ids were renamed."""
-        agreements = self._rooms.agreements.value
-        for leg in agreements.pmodes.legs:
-            if leg.pmode_id == message.pmode_id:
-                return leg
-        try:
-            return agreements.matcher.find_leg(message.user_message)
-        except (EbmsError, SubmissionRefused):
-            return None
+    async def leg(self, message: Message) -> Leg | None:
+        """The leg this message was submitted under, of its revision: by its id, or by its header if ids were renamed.
+        Raises `StoreUnavailable`."""
+        agreements, present = await self._rooms.revisions.of(message.pmode_revision), self._rooms.agreements.value
+        # Both legs of a two-way exchange have one id.
+        sender = message.user_message.from_party
+        legs = [leg for leg in agreements.pmodes.legs if leg.pmode_id == message.pmode_id]
+        leg = next((leg for leg in legs if leg.from_party.party_id == sender), None)
+        if leg is None:
+            try:
+                leg = agreements.matcher.find_leg(message.user_message)
+            except (EbmsError, SubmissionRefused):
+                return None
+        return leg if agreements is present else _with_present_pins(leg, present)
 
-    def _secured(self, message: Message, leg: Leg) -> Wire:
+    async def _found(self, message: Message, leg: Leg) -> Leg:
+        """The leg with the receiver it has now: known from the submission, asked for again before every retry.
+
+        Raises `DiscoveryFailed`, also when another party serves the participant by now: the header names
+        the one it was, and does not change.
+        """
+        unit = message.user_message
+        named = self._rooms.agreements.value.matcher.named
+        with stage("match"):
+            return await self._rooms.partners.found(
+                leg, unit.properties, unit.to_party, named=named, fresh=message.attempts > 0
+            )
+
+    def secured(self, message: Message, leg: Leg) -> Wire:
         """Signed and with a content key for the recipient; no payload is read for it."""
         profile = PROFILES[leg.profile]
         key = self._rooms.keyring.value.signing_key(message.user_message.from_party, profile)
         recipient = leg.to_party.encryption if message.parts else None
-        if recipient is not None:
-            # Never encrypt to a certificate that is expired or not meant for it [threats E14].
+        if recipient is not None and leg.discovery is None:
+            # Never encrypt to a certificate that is expired or not meant for it [threats E14]. One that was
+            # discovered has just been judged, by its path.
             self._rooms.check_pinned(recipient, "encrypt", self._rooms.clock.now())
-        elif message.parts:
+        elif recipient is None and message.parts:
             raise KeyUnavailable("the agreement has no encryption certificate of the partner")
         draft = Draft(
             user_message=message.user_message,
             parts=tuple(_outbound_part(part) for part in message.parts),
         )
-        with stage("sign"):
-            return secure(
-                draft,
-                profile=profile,
-                key=key,
-                recipient=recipient,
-                signature_token=leg.signature_token,
-                encryption_token=leg.encryption_token,
-                entropy=self._rooms.entropy,
-            )
+        return secure(
+            draft,
+            profile=profile,
+            key=key,
+            recipient=recipient,
+            signature_token=leg.signature_token,
+            encryption_token=leg.encryption_token,
+            entropy=self._rooms.entropy,
+        )
 
     async def _exchange(
         self, message: Message, leg: Leg, wire: Wire, signed: list[tuple[Reference, ...]]
@@ -144,9 +165,10 @@ class Sender:
             leg.to_party.endpoint,
             content_type=wire.content_type,
             content_length=wire.content_length,
-            body=self._body(message, wire),
+            body=self.body(message, wire),
             partner=message.partner,
             ca=leg.to_party.tls_ca,
+            purpose="as4" if leg.discovery is None else "discovered",
         )
         point("OB12")
         with stage("receipt"):
@@ -156,12 +178,15 @@ class Sender:
                 leg=leg,
                 message_id=message.user_message.message_id,
                 signed=signed,
-                trust=self._rooms.check_signer(now),
+                trust=self._rooms.check_signer(now)
+                if leg.discovery is None
+                else self._rooms.paths.signer(leg.to_party, now),
+                vouch=self._rooms.paths.voucher(now),
             )
         point("OB13")
         return receipt, answer.status
 
-    async def _body(self, message: Message, wire: Wire) -> AsyncIterator[bytes]:
+    async def body(self, message: Message, wire: Wire) -> AsyncIterator[bytes]:
         """The octets of the request, parts decrypted from the store and encrypted for the peer as they go."""
         yield wire.root
         for index, part in enumerate(message.parts):
@@ -179,7 +204,7 @@ class Sender:
         self, error: Exception, message: Message, leg: Leg | None, job: Job, steps: list[Step]
     ) -> AttemptResult:
         """Retry or give up, and with which code [as4 4.2]."""
-        code, detail, final, outcome = _classify(error)
+        code, detail, final, outcome = classify(error)
         wait = None
         if not final and leg is not None:
             elapsed = (self._rooms.clock.now() - message.created_at).total_seconds()
@@ -219,6 +244,15 @@ class Sender:
             metrics.retry(unit.to_party.value)
 
 
+def _with_present_pins(leg: Leg, present: Agreements) -> Leg:
+    """A leg of an earlier revision whose partner may sign as the one in force says, too: it may have changed since."""
+    partner = present.party(leg.to_party.party_id)
+    if partner is None or set(partner.signing) <= set(leg.to_party.signing):
+        return leg
+    signing = tuple(dict.fromkeys((*leg.to_party.signing, *partner.signing)))
+    return msgspec.structs.replace(leg, to_party=msgspec.structs.replace(leg.to_party, signing=signing))
+
+
 def _outbound_part(part: Part) -> OutboundPart:
     return OutboundPart(
         info=part.info,
@@ -244,7 +278,7 @@ def signing_content_type(mime_type: str, compressed: bool) -> str:
     return kind
 
 
-def _classify(error: Exception) -> tuple[str, str, bool, str]:
+def classify(error: Exception) -> tuple[str, str, bool, str]:
     """(code, detail, final, outcome) of what ended an attempt."""
     match error:
         case PeerAnswered(code=code, authenticated=True):
@@ -255,6 +289,10 @@ def _classify(error: Exception) -> tuple[str, str, bool, str]:
             return "EBMS:0302", str(error), False, "invalid-receipt"
         case SendFailed(temporary=temporary):
             return "EBMS:0005", str(error), not temporary, f"{error.stage}-failed"
+        case DiscoveryFailed(temporary=True):
+            return "EBMS:0005", f"the receiver cannot be discovered now: {error}", False, "discovery-failed"
+        case DiscoveryFailed():
+            return "EBMS:0010", f"the receiver cannot be discovered: {error}", True, "discovery-failed"
         case CertificateRefused():
             return "EBMS:0101", f"the partner's encryption certificate is refused: {error}", True, "certificate"
         case KeyUnavailable():

@@ -1,6 +1,7 @@
 """Signals that arrive by themselves, outside the HTTP exchange of an attempt.
 
-The common profile has none (receipts and errors come back synchronously), but products
+For messages that partners pull they are the rule [as4 4.6]. For those that we push the common
+profile has none (receipts and errors come back synchronously), but products
 send late ones and they must be understood: a late, authentic receipt turns a FAILED
 message into ACKNOWLEDGED [as4 4.2], a late error is judged like one that came in time.
 """
@@ -10,7 +11,14 @@ from gateway.as4 import receipts
 from gateway.as4.inbound import Opened, Terms
 from gateway.as4.profiles import PROFILES
 from gateway.as4.units import Error, Receipt
-from gateway.errors import FailedAuthentication, InvalidReceipt, ProcessingModeMismatch, ValueInconsistent
+from gateway.errors import (
+    CertificateRefused,
+    FailedAuthentication,
+    InvalidReceipt,
+    ProcessingModeMismatch,
+    ValueInconsistent,
+)
+from gateway.keys.vouching import check_party
 from gateway.msh.outcome import FINAL_CODES
 from gateway.msh.rooms import Agreements, Rooms
 from gateway.store.api import Message, NewEvent
@@ -28,11 +36,13 @@ class Signals:
         The header of a signal names no parties; whom it concerns is only known from the
         message it refers to, and that look-up waits.
         """
-        legs = [leg for leg in agreements.pmodes.legs if agreements.pmodes.is_self(leg.from_party.party_id)]
-        if not legs:
+        # Earlier revisions, too: a message may have been sent under one.
+        known = (agreements, *self._rooms.revisions.recent())
+        names = frozenset().union(*(one.profiles for one in known))
+        if not names:
             raise ProcessingModeMismatch("no agreement to send under", where="eb:SignalMessage")
-        signers = {certificate for leg in legs for certificate in leg.to_party.signing}
-        profiles = [PROFILES[name] for name in dict.fromkeys(leg.profile for leg in legs)]
+        signers = frozenset().union(*(one.signers for one in known))
+        profiles = [PROFILES[name] for name in sorted(names)]
         widest = profiles[0]
         if len(profiles) > 1:
             import msgspec
@@ -40,7 +50,8 @@ class Signals:
             widest = msgspec.structs.replace(
                 widest, accept_signature=frozenset().union(*(p.accept_signature for p in profiles))
             )
-        return Terms(profile=widest, signers=tuple(signers))
+        vouchers = tuple(dict.fromkeys(voucher for one in known for voucher in one.vouchers))
+        return Terms(profile=widest, signers=tuple(signers), vouchers=vouchers)
 
     async def take(self, opened: Opened) -> None:
         """Apply an authenticated signal. Raises what makes it useless; the peer hears nothing of it."""
@@ -52,18 +63,34 @@ class Signals:
         message = next((m for m in found if m.user_message.message_id == reference), None)
         if message is None:
             raise ValueInconsistent("a signal about an unknown message", where="eb:RefToMessageId")
-        if opened.signer not in self._signers(message):
+        if opened.voucher is not None:
+            known = await self._vouched(opened, message)
+        else:
+            known = opened.signer in await self._signers(message)
+        if not known:
             raise FailedAuthentication("a signal signed by another party")
         if isinstance(unit, Receipt):
             await self._receipt(message, unit, opened)
         else:
             await self._error(message, unit)
 
-    def _signers(self, message: Message) -> tuple[bytes, ...]:
-        pmodes = self._rooms.agreements.value.pmodes
-        return next(
-            (p.signing for p in pmodes.parties if p.party_id == message.user_message.to_party), ()
-        )
+    async def _vouched(self, opened: Opened, message: Message) -> bool:
+        """Whether the signer, which has a path, is the party the message went to, by the rule of its leg."""
+        agreements = await self._rooms.revisions.of(message.pmode_revision)
+        trust = opened.voucher.trust
+        if not any(leg.pmode_id == message.pmode_id and leg.to_party.trust == trust for leg in agreements.pmodes.legs):
+            return False
+        try:
+            check_party(opened.signer, trust, message.user_message.to_party.value)
+        except CertificateRefused:
+            return False
+        return True
+
+    async def _signers(self, message: Message) -> tuple[bytes, ...]:
+        """Of the revision the message was sent under, and of the one in force: the partner may have changed since."""
+        known = (await self._rooms.revisions.of(message.pmode_revision), self._rooms.agreements.value)
+        parties = [agreements.party(message.user_message.to_party) for agreements in known]
+        return tuple(certificate for party in parties if party is not None for certificate in party.signing)
 
     async def _receipt(self, message: Message, receipt: Receipt, opened: Opened) -> None:
         for attempt in await self._rooms.store.attempts(message.id):
@@ -71,13 +98,27 @@ class Signals:
                 receipts.check(receipt, attempt.references, message.user_message.message_id)
             except InvalidReceipt:
                 continue
+            # A message that was pulled has its receipt this way and no other.
+            late = message.state != "WAITING_FOR_RECEIPT"
             changed = await self._rooms.store.settle_late(
-                message.id, opened.envelope, (NewEvent("message.acknowledged", {"late": True}),)
+                message.id, opened.envelope, (NewEvent("message.acknowledged", {"late": True} if late else {}),)
             )
-            log.event("receipt.late", changed=changed, party=message.user_message.to_party.value)
-            metrics.receipt("late")
+            self._tell(message, late, changed)
             return
         raise InvalidReceipt("the receipt matches no attempt")
+
+    def _tell(self, message: Message, late: bool, changed: bool) -> None:
+        unit = message.user_message
+        party = unit.to_party.value
+        if late:
+            log.event("receipt.late", changed=changed, party=party)
+            metrics.receipt("late")
+            return
+        metrics.receipt("verified")
+        if changed:
+            log.event("message.acknowledged", party=party, action=unit.action)
+            seconds = (self._rooms.clock.now() - message.created_at).total_seconds()
+            metrics.message("outbound", party, unit.action, "acknowledged", seconds)
 
     async def _error(self, message: Message, error: Error) -> None:
         fault = error.errors[0]

@@ -14,21 +14,24 @@ import msgspec
 
 from gateway import log, metrics
 from gateway.as4 import header, ns
-from gateway.as4.compression import Deflater, should_compress
+from gateway.as4.outbound import messaging_text
 from gateway.as4.pmode import Leg
 from gateway.as4.policy import check_properties
 from gateway.as4.profiles import PROFILES
 from gateway.as4.related import CONTENT_ID
 from gateway.as4.units import AgreementRef, PartInfo, PartyId, Property, Service, UserMessage
 from gateway.clock import milliseconds, new_message_id
-from gateway.errors import EbmsError, SubmissionRefused, TooLarge
+from gateway.errors import DiscoveryFailed, EbmsError, RulesBroken, SubmissionRefused
 from gateway.keys.sealing import new_message_key
-from gateway.msh.payloads import PayloadSealer
-from gateway.msh.receive import INLINE_WORK
-from gateway.msh.rooms import Rooms, new_id, party_key
-from gateway.plugin import Caller, Content, PartSubmission, Submission
+from gateway.msh.advice import Adviser, Leading, document_view, leading_of
+from gateway.msh.channels import channel_key
+from gateway.msh.freezer import frozen
+from gateway.msh.partners import HINTS
+from gateway.msh.rooms import Agreements, Rooms, new_id, party_key
+from gateway.oots.advice import Advice
+from gateway.plugin import Caller, CheckedPart, Content, DryRun, PartSubmission, PropertyValue, Submission
 from gateway.stages import point, stage, timeline
-from gateway.store.api import NewOutbound, NewPart, Stored, Submitting
+from gateway.store.api import Held, NewOutbound, NewPart, Stored, Submitting
 
 #: Part properties that are the MSH's business and not the producer's [as4 4.1].
 OWN_PROPERTIES = frozenset({ns.COMPRESSION_TYPE, ns.MIME_TYPE})
@@ -38,89 +41,140 @@ class Submitter:
     """Takes submissions."""
 
     def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
+        self._rooms, self._adviser = rooms, Adviser(rooms)
 
     async def submit(
         self, caller: Caller, wanted: Submission, content: Content, *, idempotency_key: str | None = None
-    ) -> Stored:
-        """Store a message for sending. Raises `SubmissionRefused`, `SubmissionConflict`,
-        `TooLarge`, `StoreUnavailable`."""
+    ) -> tuple[Stored, Advice]:
+        """Store a message for sending; and what the rules of its community say about it. Raises
+        `SubmissionRefused`, `RulesBroken`, `SubmissionConflict`, `TooLarge`, `StoreUnavailable`."""
         with timeline("outbound") as steps:
             agreements = self._rooms.agreements.value
-            with stage("match"):
-                leg = _leg(agreements.matcher, wanted)
-            if not agreements.pmodes.is_self(leg.from_party.party_id):
-                raise SubmissionRefused("that agreement sends from another party", field="from_party")
-            with stage("validate"):
-                header_ = self._header(leg, wanted)
+            leg, header_ = await self._prepared(agreements, wanted)
             id, key = new_id(), new_message_key(self._rooms.entropy)
             log.message_id.set(header_.message_id)
             if not wanted.parts:
-                new = self._new(id, key, header_, (), leg, caller, wanted, idempotency_key, agreements.pmodes.revision)
+                advice = await self._advised(header_, leg, None)
+                new = self._new(
+                    id, key, header_, (), leg, caller, wanted, idempotency_key, agreements.pmodes.revision, advice
+                )
                 with stage("store"):
                     stored = await self._rooms.store.submit_once(msgspec.structs.replace(new, steps=tuple(steps)))
             else:
-                stored = await self._with_parts(
+                stored, advice = await self._with_parts(
                     id, key, header_, leg, caller, wanted, content, idempotency_key, agreements.pmodes.revision, steps
                 )
         point("OB02")
         if not stored.replayed:
             log.event("message.submitted", party=leg.to_party.party_id.value, action=leg.action, backend=caller.backend)
             metrics.message("outbound", leg.to_party.party_id.value, leg.action, "submitted")
-        return stored
+        return stored, advice
+
+    async def validate(self, wanted: Submission, content: Content) -> DryRun:
+        """What `submit` would make of this, with nothing stored. Raises as `submit` does."""
+        with timeline("outbound"):
+            leg, message = await self._prepared(self._rooms.agreements.value, wanted)
+            leading = leading_of(leg)
+            with stage("package"):
+                made = frozen(self._rooms, wanted, message, leg, content, seal=None, leading=leading)
+                parts = [part async for part in made if isinstance(part, NewPart)]
+            message = msgspec.structs.replace(message, parts=tuple(part.info for part in parts))
+            advice = await self._advised(message, leg, leading)
+        return DryRun(
+            valid=all(finding.severity != "fatal" for finding in advice.findings),
+            pmode=leg.pmode_id,
+            profile=leg.profile,
+            rules=leg.rules,
+            line=advice.line,
+            findings=advice.findings,
+            parts=tuple(
+                CheckedPart(
+                    cid=part.cid, mime_type=part.mime_type, size=part.size, sha256=part.sha256.hex(),
+                    compressed=part.compressed, wire_size=part.wire_size,
+                )
+                for part in parts
+            ),
+            document=document_view(advice.document),
+            header=messaging_text(message),
+        )  # fmt: skip
+
+    async def _prepared(self, agreements: Agreements, wanted: Submission) -> tuple[Leg, UserMessage]:
+        """The leg a submission means and its header, judged as a peer would.
+
+        Where the receiver is discovered, it is here: whoever cannot be found is told to the producer at once
+        [as4 6.9 (80)]. Raises `SubmissionRefused`, and `DiscoveryFailed` for what may be better later.
+        """
+        with stage("match"):
+            leg = _leg(agreements.matcher, wanted)
+            if leg.to_party.pattern:
+                leg = await self._found(leg, wanted, agreements)
+        if not agreements.pmodes.is_self(leg.from_party.party_id):
+            raise SubmissionRefused("that agreement sends from another party", field="from_party")
+        with stage("validate"):
+            return leg, self._header(leg, wanted)
+
+    async def _found(self, leg: Leg, wanted: Submission, agreements: Agreements) -> Leg:
+        properties = _properties(wanted.properties, "properties")
+        to_party = wanted.to_party and PartyId(wanted.to_party.id, wanted.to_party.type)
+        try:
+            return await self._rooms.partners.found(leg, properties, to_party, named=agreements.matcher.named)
+        except DiscoveryFailed as failure:
+            if failure.temporary:
+                raise
+            raise SubmissionRefused(
+                f"the receiver cannot be discovered: {failure}",
+                field="properties" if leg.discovery.participant == "finalRecipient" else "to_party",
+                hint=HINTS.get(failure.reason, ""),
+            ) from None
 
     async def _with_parts(
         self, id, key, header_: UserMessage, leg: Leg, caller, wanted, content, idempotency_key, revision, steps
-    ) -> Stored:
+    ) -> tuple[Stored, Advice]:
         """Freeze the parts. The transaction opens with the first chunk that does not fit a row."""
         submitting: Submitting | None = None
         context = None
         parts: list[NewPart] = []
-        total = 0
+        leading = leading_of(leg)
         try:
             with stage("package"):
-                for number, part in enumerate(wanted.parts):
-                    limit = self._rooms.config.limits.part
-                    freezer = _Freezer(key, id, number, part, header_.parts[number], leg, limit)
-                    async for block in content(number):
-                        pieces = (
-                            freezer.write(block)
-                            if len(block) <= INLINE_WORK
-                            else await self._rooms.cpu.run(freezer.write, block)
-                        )
-                        total += len(block)
-                        if total > min(leg.max_message, self._rooms.config.limits.message):
-                            raise TooLarge("the message is larger than the agreement allows")
-                        for piece in pieces:
-                            if submitting is None:
-                                context = self._rooms.store.submitting(id)
-                                submitting = await context.__aenter__()
-                            await submitting.chunk(number, *piece)
-                    made, pieces = freezer.finish()
-                    if pieces and submitting is None:
+                async for made in frozen(self._rooms, wanted, header_, leg, content, seal=(key, id), leading=leading):
+                    if isinstance(made, NewPart):
+                        parts.append(made)
+                        continue
+                    if submitting is None:
                         context = self._rooms.store.submitting(id)
                         submitting = await context.__aenter__()
-                    for piece in pieces:
-                        await submitting.chunk(number, *piece)
-                    parts.append(made)
+                    await submitting.chunk(*made)
             final = msgspec.structs.replace(header_, parts=tuple(part.info for part in parts))
-            new = self._new(id, key, final, tuple(parts), leg, caller, wanted, idempotency_key, revision)
+            advice = await self._advised(final, leg, leading)
+            new = self._new(id, key, final, tuple(parts), leg, caller, wanted, idempotency_key, revision, advice)
             with stage("store"):
                 new = msgspec.structs.replace(new, steps=tuple(steps))
                 if submitting is None:
-                    return await self._rooms.store.submit_once(new)
+                    return await self._rooms.store.submit_once(new), advice
                 stored = await submitting.accept(new)
             done, context = context, None
             await done.__aexit__(None, None, None)
-            return stored
+            return stored, advice
         except BaseException as error:
             if context is not None:
                 await context.__aexit__(type(error), error, error.__traceback__)
             raise
 
+    async def _advised(self, message: UserMessage, leg: Leg, leading: Leading | None) -> Advice:
+        """The advice about what would be sent. Raises `RulesBroken` where the agreement wants it obeyed."""
+        advice = await self._adviser.advise(message, leg, leading, "outbound")
+        fatal = [finding for finding in advice.findings if finding.severity == "fatal"]
+        if fatal and leg.rules == "refuse":
+            rules = ", ".join(dict.fromkeys(finding.official or finding.rule for finding in fatal))
+            raise RulesBroken(
+                f"the agreement refuses what breaks the rules of {leg.profile}: {rules}", findings=advice.findings
+            )
+        return advice
+
     def _new(
         self, id: UUID, key: bytes, message: UserMessage, parts: tuple[NewPart, ...], leg: Leg, caller: Caller,
-        wanted: Submission, idempotency_key: str | None, revision: int,
+        wanted: Submission, idempotency_key: str | None, revision: int, advice: Advice,
     ) -> NewOutbound:  # fmt: skip
         return NewOutbound(
             id=id,
@@ -136,7 +190,18 @@ class Submitter:
             client=caller.id,
             idempotency_key=idempotency_key,
             deadline=wanted.deadline,
+            findings=advice.findings,
+            document=advice.document,
+            request_id=advice.request_id,
+            held=self._held(leg, wanted) if leg.pulled else None,
         )
+
+    def _held(self, leg: Leg, wanted: Submission) -> Held:
+        """The partner fetches it: for how long it is kept, which is how long one that is pushed is tried."""
+        patience = leg.retry.window
+        if wanted.deadline is not None:
+            patience = min(patience, (wanted.deadline - self._rooms.clock.now()).total_seconds())
+        return Held(channel_key(leg), max(patience, 0.0))
 
     def _header(self, leg: Leg, wanted: Submission) -> UserMessage:
         """The complete header, judged by the rules a peer will apply."""
@@ -162,7 +227,7 @@ class Submitter:
             ref_to_message_id=wanted.ref_to_message_id,
             mpc=leg.mpc,
             agreement_ref=leg.agreement,
-            properties=tuple(Property(p.name, p.value, p.type) for p in wanted.properties),
+            properties=_properties(wanted.properties, "properties"),
             parts=tuple(infos),
         )
         try:
@@ -179,60 +244,11 @@ class Submitter:
         return message
 
 
-class _Freezer:
-    """Compress, hash and seal the content of one part, block by block."""
-
-    def __init__(
-        self, key: bytes, message: UUID, number: int, wanted: PartSubmission, info: PartInfo, leg: Leg, limit: int
-    ) -> None:
-        self._number, self._info, self._mime_type = number, info, wanted.mime_type
-        compress = leg.compress and should_compress(wanted.mime_type) if wanted.compress is None else wanted.compress
-        self._deflater = Deflater() if compress else None
-        self._limit = min(limit, leg.max_part)
-        self._size = self._wire_size = 0
-        self._content, self._wire = hashlib.sha256(), hashlib.sha256()
-        self._sealer = PayloadSealer(key, message, number)
-
-    def write(self, block: bytes) -> list[tuple[int, bytes]]:
-        self._size += len(block)
-        if self._size > self._limit:
-            raise TooLarge(f"part {self._number + 1} is larger than the agreement allows ({self._limit} bytes)")
-        self._content.update(block)
-        return self._keep(self._deflater.feed(block) if self._deflater else block)
-
-    def _keep(self, octets: bytes) -> list[tuple[int, bytes]]:
-        self._wire_size += len(octets)
-        self._wire.update(octets)
-        return self._sealer.write(octets)
-
-    def finish(self) -> tuple[NewPart, list[tuple[int, bytes]]]:
-        pieces = self._keep(self._deflater.finish()) if self._deflater else []
-        inline, rest = self._sealer.finish()
-        properties = [*self._info.properties, Property(ns.MIME_TYPE, self._mime_type)]
-        if self._deflater:
-            properties.append(Property(ns.COMPRESSION_TYPE, ns.GZIP))
-        info = msgspec.structs.replace(self._info, properties=tuple(properties))
-        part = NewPart(
-            number=self._number,
-            info=info,
-            cid=info.cid,
-            mime_type=self._mime_type,
-            size=self._size,
-            sha256=self._content.digest(),
-            compressed=self._deflater is not None,
-            wire_size=self._wire_size,
-            wire_digest=self._wire.digest(),
-            inline=inline,
-            chunks=self._sealer.count,
-        )
-        return part, [*pieces, *rest]
-
-
 def _leg(matcher, wanted: Submission) -> Leg:
     """The one leg the submission means. Raises `SubmissionRefused` with the nearest names."""
     sender = wanted.from_party
     return matcher.outbound(
-        to_party=PartyId(wanted.to_party.id, wanted.to_party.type),
+        to_party=PartyId(wanted.to_party.id, wanted.to_party.type) if wanted.to_party else None,
         action=wanted.action,
         service=Service(wanted.service, wanted.service_type) if wanted.service is not None else None,
         from_party=PartyId(sender.id, sender.type) if sender else None,
@@ -254,9 +270,19 @@ def _part_info(cid: str, part: PartSubmission, number: int) -> PartInfo:
             f"the cid of part {number + 1} has other characters than A-Z a-z 0-9 . _ @ -", field=f"parts[{number}].cid",
             hint="other characters break signatures at some partners; leave it out and the gateway makes one",
         )  # fmt: skip
-    return PartInfo(
-        href=f"cid:{cid}", properties=tuple(Property(p.name, p.value, p.type) for p in part.properties)
-    )
+    return PartInfo(href=f"cid:{cid}", properties=_properties(part.properties, f"parts[{number}].properties"))
+
+
+def _properties(wanted: tuple[PropertyValue, ...], field: str) -> tuple[Property, ...]:
+    """Properties as they go on the wire. An empty type says nothing, here as there; white space around a
+    value or type would not arrive."""
+    for number, found in enumerate(wanted):
+        for name, text in (("value", found.value), ("type", found.type or "")):
+            if text != text.strip(" \t\r\n"):
+                raise SubmissionRefused(
+                    f"white space around the {name} of a property would not arrive", field=f"{field}[{number}].{name}",
+                )  # fmt: skip
+    return tuple(Property(p.name, p.value, p.type or None) for p in wanted)
 
 
 def _fingerprint(wanted: Submission, parts: tuple[NewPart, ...]) -> bytes:

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from gateway import log, metrics
 from gateway.errors import ClaimLost, DeliveryDelayed, DeliveryRefused, GatewayError, StoreUnavailable
 from gateway.msh.door import delivery
+from gateway.msh.hold import Holder
+from gateway.msh.pull import Puller
 from gateway.msh.rooms import Rooms
 from gateway.msh.send import Sender
 from gateway.plugin import Backend, Event, WebhookTarget
@@ -35,8 +37,11 @@ LAST_NOTICE = 3.0
 class Workers:
     """Runs the loops of one process."""
 
-    def __init__(self, rooms: Rooms, sender: Sender, backends: Mapping[str, Backend]) -> None:
+    def __init__(
+        self, rooms: Rooms, sender: Sender, holder: Holder, puller: Puller, backends: Mapping[str, Backend]
+    ) -> None:
         self._rooms, self._sender, self._backends = rooms, sender, backends
+        self._holder, self._puller = holder, puller
         self._tasks: list[asyncio.Task] = []
         self._running: set[asyncio.Task] = set()
         self._notifying: set[asyncio.Task] = set()
@@ -49,7 +54,14 @@ class Workers:
             asyncio.create_task(self._listen(), name="listen"),
             asyncio.create_task(self._loop("send", None, self._sender.send, count), name="send"),
             asyncio.create_task(self._loop("notify", None, self._notify, count), name="notify"),
-        ]
+            # What is pulled goes by the clock: these look when one of them has something to come
+            # back to, and every few seconds, but not at every bell.
+            asyncio.create_task(self._loop("hold", None, self._holder.review, count, self._holder.due), name="hold"),
+            asyncio.create_task(self._loop("pull", self._puller.channels, self._pull, count, self._puller.due),
+                                name="pull"),
+            asyncio.create_task(self._loop("receipt", None, self._puller.answer, count, self._puller.answers),
+                                name="receipt"),
+        ]  # fmt: skip
         pushing = tuple(name for name, backend in self._backends.items() if backend.pushes)
         if pushing:
             self._tasks.append(asyncio.create_task(self._loop("deliver", pushing, self._deliver, count)))
@@ -58,7 +70,8 @@ class Workers:
         """Claim nothing more; let what runs finish, for `timeout` seconds at most. Notifications that
         are not made by then are given back at once."""
         self._stopping.set()
-        self._work.set()
+        for wake in (self._work, self._holder.due, self._puller.due, self._puller.answers):
+            wake.set()
         began = self._rooms.clock.monotonic()
         if self._notifying:
             await asyncio.wait(self._notifying, timeout=min(timeout, LAST_NOTICE))
@@ -82,18 +95,21 @@ class Workers:
             await self._rooms.clock.sleep(GATHER)
 
     async def _loop(
-        self, kind: JobKind, queues: tuple[str, ...] | None, do: Callable[[Job], Awaitable[None]], limit: int
-    ) -> None:
+        self, kind: JobKind, queues: tuple[str, ...] | Callable[[], Awaitable[tuple[str, ...]]] | None,
+        do: Callable[[Job], Awaitable[None]], limit: int, wake: asyncio.Event | None = None,
+    ) -> None:  # fmt: skip
         """Claim as much as there are free hands, never more: a claim that waits for a hand runs out."""
+        wake = wake or self._work
         busy: set[asyncio.Task] = set()
         while not self._stopping.is_set():
             if len(busy) >= limit:
                 await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
                 continue
-            self._work.clear()
+            wake.clear()
             try:
-                jobs = await self._rooms.store.claim(
-                    kind, queues=queues, worker=self._rooms.node, limit=limit - len(busy), lease=LEASE
+                wanted = await queues() if callable(queues) else queues
+                jobs = [] if wanted == () else await self._rooms.store.claim(
+                    kind, queues=wanted, worker=self._rooms.node, limit=limit - len(busy), lease=LEASE
                 )
             except StoreUnavailable as error:
                 log.event("store.unavailable", level="error", reason=str(error))
@@ -106,14 +122,14 @@ class Workers:
                     task.add_done_callback(group.discard)
             if not jobs:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._work.wait(), POLL)
+                    await asyncio.wait_for(wake.wait(), POLL)
 
     async def _run(self, do: Callable[[Job], Awaitable[None]], job: Job) -> None:
         keeper = asyncio.create_task(self._keep(job))
         try:
             await do(job)
         except asyncio.CancelledError:
-            if job.kind == "notify":
+            if job.kind in ("notify", "pull", "receipt"):
                 await self._give_back(job, 0.0, "the process stopped")
             raise
         except ClaimLost:
@@ -137,6 +153,9 @@ class Workers:
                 return
             except StoreUnavailable as error:
                 log.event("store.unavailable", level="warning", reason=str(error))
+
+    async def _pull(self, job: Job) -> None:
+        await self._puller.pull(job, more=lambda: not self._stopping.is_set())
 
     # -- deliver and notify -------------------------------------------------------
 

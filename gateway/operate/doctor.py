@@ -22,6 +22,8 @@ from gateway.config import Config, Trust
 from gateway.errors import CertificateRefused, GatewayError, KeyUnavailable
 from gateway.keys.keyring import Keyring
 from gateway.keys.trust import check_certificate
+from gateway.operate import agreements
+from gateway.pmodes.bundle import Bundle
 from gateway.store.api import Store
 
 #: Certificates are to be renewed when this much is left.
@@ -58,6 +60,7 @@ async def examine(
     load_keyring: Callable[[], Keyring],
     open_store: Callable[[], Awaitable[Store]],
     lint: Callable[[], list],
+    load_bundle: Callable[[], Bundle] | None = None,
     offline: bool = False,
 ) -> list[Check]:
     """All checks, worst first."""
@@ -83,7 +86,7 @@ async def examine(
         checks.extend(_our_keys(keyring, pmodes, config.trust))
     if pmodes:
         checks.extend(_partners(pmodes, config.trust))
-    checks.extend(await _store(open_store))
+    checks.extend(await _store(open_store, load_bundle))
     checks.extend(_ports(config))
     checks.append(_folder(Path(config.data.folder)))
     if pmodes and not offline:
@@ -116,13 +119,27 @@ def _partners(pmodes: PModeSet, trust: Trust) -> list[Check]:
     for party in pmodes.parties:
         if pmodes.is_self(party.party_id):
             continue
-        if not party.signing:
+        if not party.signing and party.trust is None:
             checks.append(Check(f"partner {party.name}", "fail", "no signing certificate is pinned",
                                 "set `certificate` of the party in its agreement"))  # fmt: skip
+        if party.trust is not None:
+            checks.extend(_anchor(f"partner {party.name} (anchor)", der) for der in party.trust.anchors)
         checks.extend(_expiry(f"partner {party.name}", certificate, "sign", trust) for certificate in party.signing)
         if party.encryption and party.encryption not in party.signing:
             checks.append(_expiry(f"partner {party.name} (encryption)", party.encryption, "encrypt", trust))
     return checks
+
+
+def _anchor(name: str, der: bytes) -> Check:
+    """The time of a CA that paths may end at."""
+    certificate, now = x509.load_der_x509_certificate(der), datetime.now(UTC)
+    end, who = certificate.not_valid_after_utc, certificate.subject.rfc4514_string()
+    if not certificate.not_valid_before_utc <= now <= end:
+        text = f"{who} is not valid now (until {end:%Y-%m-%d})"
+        return Check(name, "fail", text, "put the CA's successor into the file")
+    days = (end - now).days
+    hint = "put the CA's successor into the file, too" if days < EXPIRY_WARNING_DAYS else ""
+    return Check(name, "warn" if hint else "ok", f"{who} valid until {end:%Y-%m-%d} ({days} days)", hint)
 
 
 def _expiry(name: str, der: bytes, use: str, trust: Trust) -> Check:
@@ -138,14 +155,19 @@ def _expiry(name: str, der: bytes, use: str, trust: Trust) -> Check:
                  "plan its renewal" if days < EXPIRY_WARNING_DAYS else "")  # fmt: skip
 
 
-async def _store(open_store: Callable[[], Awaitable[Store]]) -> list[Check]:
+async def _store(
+    open_store: Callable[[], Awaitable[Store]], load_bundle: Callable[[], Bundle] | None
+) -> list[Check]:
     try:
         store = await open_store()
     except (GatewayError, OSError) as error:
         fix = getattr(error, "hint", "") or "check [store] dsn, and that the server runs"
         return [Check("store", "fail", str(error), fix)]
+    revisions: list[Check] = []
     try:
         health = await store.health()
+        if load_bundle is not None and not health.migrations_pending:
+            revisions = await _revisions(store, load_bundle)
     except GatewayError as error:
         return [Check("store", "fail", str(error), "see the log of the database server")]
     finally:
@@ -158,6 +180,31 @@ async def _store(open_store: Callable[[], Awaitable[Store]]) -> list[Check]:
     if health.synchronous_commit not in ("on", "remote_apply"):
         checks.append(Check("durability", "fail", f"synchronous_commit is {health.synchronous_commit}",
                             "set it to on: a receipt promises that the message is kept"))  # fmt: skip
+    return [*checks, *revisions]
+
+
+async def _revisions(store: Store, load_bundle: Callable[[], Bundle]) -> list[Check]:
+    """Files against the database, and the processes against one another."""
+    active = await store.active_agreements()
+    if active is None:
+        return [Check("revision", "ok", "none yet: the files become the first when the gateway starts")]
+    checks = []
+    behind = [p for p in await store.processes() if p.alive and (p.trouble or p.revision != active.number)]
+    for process in behind:
+        why = process.trouble or f"revision {active.number} is active"
+        checks.append(Check(f"revision {process.node} {process.place}", "fail",
+                            f"serves revision {process.revision}: {why}",
+                            "mend what it says; it tries again by itself"))  # fmt: skip
+    try:
+        difference = await agreements.drift(store, load_bundle())
+    except GatewayError as error:
+        difference = f"the files cannot be read: {error}"
+    if difference is None:
+        checks.append(Check("revision", "ok", f"revision {active.number}, as in the files"))
+    else:
+        checks.append(Check("revision", "warn", difference,
+                            "`gateway pmodes plan` shows how they differ, `apply` puts them in force, "
+                            f"`show --revision {active.number} --to FOLDER` writes those that are"))  # fmt: skip
     return checks
 
 

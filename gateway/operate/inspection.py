@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from gateway.as4 import receipts
 from gateway.as4.inbound import Opened, PartLimits, PartProver, Terms, open_envelope, prove
-from gateway.as4.mime import EnvelopeReady, MessageReader, PartBegins, PartData, cid_of_reference
+from gateway.as4.mime import ContentIds, EnvelopeReady, MessageReader, PartBegins, PartData
 from gateway.as4.pmode import Leg, Party
 from gateway.as4.policy import accept
 from gateway.as4.profiles import PROFILES
@@ -193,8 +193,9 @@ class Inspector:
             proven = []
             content_key = None
             named = {}
+            known = ContentIds(opened.promised)
             for raw, octets in parts:
-                cid = cid_of_reference(raw, opened.promised) or raw
+                cid = known.find(raw) or raw
                 if cid not in opened.promised:
                     raise MimeInconsistency("a MIME part that no PartInfo names", where="MIME part")
                 if cid in named:

@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from gateway.errors import NotFound
+from gateway.operate.explanations import Explanation, Language, explain_attempt
 from gateway.stages import Step
 from gateway.store.api import Attempt, Message, MessageFilter, Store
 
@@ -39,6 +40,30 @@ async def one(store: Store, reference: str) -> Message:
     if len(found) > 1:
         raise NotFound(f"{reference!r} fits {len(found)} messages: give more of it, or the id from `messages list`")
     return found[0]
+
+
+class PulledChannel(Struct, frozen=True):
+    """A channel we pull from: who holds its messages, which of our parties they are for, and its MPC."""
+
+    holder: str
+    puller: str
+    mpc: str
+
+
+async def pull(store: Store) -> list[PulledChannel]:
+    """Have every channel that rests asked at once. A running gateway does it within five seconds."""
+    return [PulledChannel(*queue.split(" ", 2)) for queue in await store.pull_now()]
+
+
+def explanation(found: Trace, *, language: Language = "en") -> Explanation | None:
+    """Why a message was not acknowledged, or not yet; None where nothing went wrong."""
+    message = found.message
+    last = found.attempts[-1] if found.attempts else None
+    if message.direction != "outbound" or message.state in ("ACKNOWLEDGED", "PURGED") or message.error_code is None:
+        return None
+    return explain_attempt(
+        last.outcome if last else None, message.error_code, message.error_detail or "", language=language
+    )
 
 
 async def trace(store: Store, reference: str) -> Trace:

@@ -27,8 +27,10 @@ from uuid import UUID
 
 from msgspec import Struct, field
 
+from gateway.as4.findings import Finding
 from gateway.as4.units import PartInfo, Reference, UserMessage
 from gateway.stages import Step
+from gateway.store.agreements import Agreements
 
 Direction = Literal["inbound", "outbound"]
 
@@ -61,6 +63,9 @@ class NewInbound(Struct, frozen=True, kw_only=True):
     `fingerprint` digests what the message says (header and part digests); `references`
     digests the signed references. Same fingerprint and other references: the same
     message, signed again. Other fingerprint: another message under a used id.
+
+    `findings` and `document` (what is kept of the leading document) hold no personal data: they
+    outlive the payloads. `request_id` is set where that document asks for something.
     """
 
     id: UUID
@@ -77,8 +82,17 @@ class NewInbound(Struct, frozen=True, kw_only=True):
     pmode_id: str
     pmode_revision: int
     backend: str | None
-    findings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    document: dict[str, Any] | None = None
+    request_id: str | None = None
     steps: tuple[Step, ...] = ()
+    #: The channel a pulled message came from: its receipt goes there in a request of its own.
+    answer_to: str | None = None
+
+    @property
+    def event(self) -> "NewEvent":
+        """What is told of it: of findings only how many."""
+        return NewEvent("message.received", {"findings": len(self.findings)} if self.findings else {})
 
 
 class Received(Struct, frozen=True):
@@ -95,11 +109,19 @@ class Received(Struct, frozen=True):
     same_references: bool = True
 
 
+class Held(Struct, frozen=True):
+    """A message that the partner fetches: on which channel, and for how many seconds it is kept for him."""
+
+    queue: str
+    patience: float
+
+
 class NewOutbound(Struct, frozen=True, kw_only=True):
     """A submission, frozen: header, parts and their digests never change again.
 
     `retry` is the agreement's policy as a plain dict; `idempotency` is (client id, key,
-    fingerprint of the request). `backend` and `client` say who is to be notified.
+    fingerprint of the request). `backend` and `client` say who is to be notified. With
+    `held` it is not sent, it waits until it is pulled.
     """
 
     id: UUID
@@ -115,7 +137,21 @@ class NewOutbound(Struct, frozen=True, kw_only=True):
     client: str
     idempotency_key: str | None = None
     deadline: datetime | None = None
+    findings: tuple[Finding, ...] = ()
+    document: dict[str, Any] | None = None
+    request_id: str | None = None
     steps: tuple[Step, ...] = ()
+    held: Held | None = None
+
+    @property
+    def state(self) -> Literal["SUBMITTED", "READY_TO_PULL"]:
+        """The state it is born in."""
+        return "READY_TO_PULL" if self.held else "SUBMITTED"
+
+    @property
+    def event(self) -> "NewEvent":
+        """What is told of it: of findings only how many."""
+        return NewEvent("message.accepted", {"findings": len(self.findings)} if self.findings else {})
 
 
 class Stored(Struct, frozen=True):
@@ -189,7 +225,8 @@ class Message(Struct, frozen=True, kw_only=True):
     receipt_at: datetime | None = None
     envelope: bytes | None = None
     signer: bytes | None = None
-    findings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    document: dict[str, Any] | None = None
     steps: tuple[Step, ...] = ()
 
 
@@ -208,7 +245,7 @@ class MessageFilter(Struct, frozen=True, kw_only=True):
     limit: int = 50
 
 
-JobKind = Literal["send", "deliver", "notify"]
+JobKind = Literal["send", "deliver", "notify", "hold", "pull", "receipt"]
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -216,7 +253,10 @@ class Job(Struct, frozen=True, kw_only=True):
     last attempt that was finished, so that a message that kills its worker stands out.
 
     `queue` separates those who may claim: the partner for `send`, the backend for
-    `deliver`, the webhook id for `notify`. `data` is the event of a `notify` job.
+    `deliver`, the webhook id for `notify`, the channel for `hold`, `pull` and `receipt`.
+    `data` is the event of a `notify` job; of a claimed `hold` job, under `left`, the seconds
+    the message will still be kept; of a `receipt` job, under `receipt`, the text of one that is
+    not the message's stored receipt.
     `claim` is None and `lease_until` the due time for a job that nobody holds; only
     `delivery` returns such.
     """
@@ -255,6 +295,17 @@ class AttemptResult(Struct, frozen=True, kw_only=True):
     http_status: int | None = None
     receipt: bytes | None = None
     steps: tuple[Step, ...] = ()
+    events: tuple[NewEvent, ...] = ()
+
+
+class LapseResult(Struct, frozen=True, kw_only=True):
+    """What becomes of a held message whose time is over. `due_in` is in seconds: how long it is
+    kept now. A failed one has an error."""
+
+    state: Literal["READY_TO_PULL", "FAILED"]
+    due_in: float = 0.0
+    error_code: str | None = None
+    error_detail: str | None = None
     events: tuple[NewEvent, ...] = ()
 
 
@@ -328,7 +379,7 @@ class Submitting(Protocol):
         ...
 
 
-class Store(Protocol):
+class Store(Agreements, Protocol):
     """Everything the gateway keeps. All verbs raise `StoreUnavailable`."""
 
     # inbound
@@ -361,8 +412,8 @@ class Store(Protocol):
         ...
 
     async def settle_late(self, message: UUID, receipt: bytes, events: tuple[NewEvent, ...]) -> bool:
-        """An authentic receipt came outside an attempt: SUBMITTED, WAITING_FOR_RETRY or FAILED
-        becomes ACKNOWLEDGED and its send job ends; whoever holds it loses the claim. From
+        """An authentic receipt came outside an attempt: SUBMITTED, WAITING_FOR_RETRY, READY_TO_PULL,
+        WAITING_FOR_RECEIPT or FAILED becomes ACKNOWLEDGED and its job ends; whoever holds it loses the claim. From
         FAILED there is an audit entry. False when there was nothing to change."""
         ...
 
@@ -373,12 +424,58 @@ class Store(Protocol):
         ...
 
     async def cancel(self, message: UUID) -> bool:
-        """Stop trying to send. False when it is settled, or an attempt is running at this moment."""
+        """Stop trying to send. False when it is settled, or an attempt is running at this moment;
+        one that was pulled runs until its receipt is overdue."""
         ...
 
     async def requeue(self, message: UUID) -> bool:
-        """Make a FAILED or waiting outbound message due at once, same MessageId; or an inbound one
-        whose delivery is parked. False: not possible, or somebody is at it."""
+        """Make a FAILED or waiting outbound message due at once, same MessageId (one that is pulled:
+        ready, and kept as long as at first); or an inbound one whose delivery is parked. False: not
+        possible, or somebody is at it."""
+        ...
+
+    # held until pulled
+    async def note_pull_request(self, requester: str, message_id: str) -> bool:
+        """Remember a PullRequest for a day at least. False when it was here before."""
+        ...
+
+    async def claim_held(self, queue: str, *, worker: str, lease: float) -> Job | None:
+        """The oldest message on a channel that is ready to be pulled, claimed; those that others
+        have claimed are passed over."""
+        ...
+
+    async def hand_out(
+        self, job: Job, *, node: str, references: tuple[Reference, ...], receipt_within: float
+    ) -> int:
+        """Write the attempt row; its number. The message waits for its receipt from now on, and is due
+        for `lapse` in so many seconds (`renew` prolongs that). Committed before the first octet
+        goes out. `ClaimLost`."""
+        ...
+
+    async def lapse(self, job: Job, result: LapseResult) -> None:
+        """A held message was given up, or its receipt did not come in time: attempt, message state,
+        next due time and events, in one commit. `ClaimLost`."""
+        ...
+
+    # pulling
+    async def open_channels(self, queues: tuple[str, ...]) -> None:
+        """See that each of these channels has its one `pull` job, due at once where it is new."""
+        ...
+
+    async def rest(self, job_id: UUID, claim: UUID, *, due_in: float, error: str | None = None) -> None:
+        """End a round of a `pull` job. Without an error its count begins anew. `ClaimLost`."""
+        ...
+
+    async def pull_now(self, queues: tuple[str, ...] | None = None) -> list[str]:
+        """Make `pull` jobs that rest due at once; their channels."""
+        ...
+
+    async def answer_again(self, message: UUID, queue: str, receipt: bytes | None) -> None:
+        """A pulled message came again: its receipt is to be sent once more, or this one in its place."""
+        ...
+
+    async def finish_receipt(self, job_id: UUID, claim: UUID) -> None:
+        """The partner has the receipt. `ClaimLost`."""
         ...
 
     # jobs
@@ -435,6 +532,12 @@ class Store(Protocol):
 
     async def messages(self, wanted: MessageFilter) -> list[Message]:
         """Without envelope, receipt and inline content."""
+        ...
+
+    async def asked(
+        self, request_id: str, *, direction: Direction, tenant: str, partner: str
+    ) -> list[UserMessage]:
+        """The headers of up to two messages that brought the request document `request_id`."""
         ...
 
     async def attempts(self, message: UUID) -> list[Attempt]: ...

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
+from gateway.as4.findings import Finding
 from gateway.as4.units import Reference, UserMessage
 from gateway.clock import Clock
 from gateway.errors import ClaimLost, StoreUnavailable, SubmissionConflict
@@ -29,6 +30,7 @@ from gateway.store.api import (
     Health,
     Job,
     JobKind,
+    LapseResult,
     Message,
     MessageFilter,
     NewEvent,
@@ -41,7 +43,8 @@ from gateway.store.api import (
     Webhook,
 )
 from gateway.store.chain import BEGINNING, Link, first_misfit, hash_of, row_texts
-from gateway.store.states import INBOUND, JOB, OUTBOUND, RESULTS, after
+from gateway.store.memory_agreements import MemoryAgreements
+from gateway.store.states import INBOUND, JOB, LAPSES, OUTBOUND, RESULTS, after
 
 PREFIX = 8
 #: Job states in which somebody may claim, or holds a claim.
@@ -73,7 +76,9 @@ class _Message:
     receipt_at: datetime | None = None
     error_code: str | None = None
     error_detail: str | None = None
-    findings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    document: dict[str, Any] | None = None
+    request_id: str | None = None
     steps: tuple[Step, ...] = ()
     attempts: list[Attempt] = field(default_factory=list)
 
@@ -93,10 +98,11 @@ class _Job:
     error: str | None = None
 
 
-class MemoryStore:
+class MemoryStore(MemoryAgreements):
     """`api.Store` in one process. The clock's `now` stands for the database's."""
 
     def __init__(self, clock: Clock) -> None:
+        super().__init__()
         self._clock = clock
         self._messages: dict[UUID, _Message] = {}
         self._jobs: dict[UUID, _Job] = {}
@@ -106,6 +112,7 @@ class MemoryStore:
         self._clients: dict[str, tuple[Client, bytes]] = {}
         self._webhooks: dict[str, Webhook] = {}
         self._links: list[Link] = []
+        self._pull_requests: set[tuple[str, str]] = set()
         #: How many barrier writes duplicates made.
         self.duplicates_seen = 0
         self._work = asyncio.Event()
@@ -136,12 +143,14 @@ class MemoryStore:
             pmode_id=message.pmode_id, pmode_revision=message.pmode_revision, backend=message.backend,
             created_at=now, changed_at=now, references=message.references, envelope=message.envelope,
             signer=message.signer, receipt=message.receipt, receipt_at=now, findings=message.findings,
-            steps=message.steps,
+            document=message.document, request_id=message.request_id, steps=message.steps,
         )  # fmt: skip
         self._keep(message.id, chunks)
         if message.backend is not None:
             self._queue("deliver", message.backend, message.id)
-        self._tell(self._messages[message.id], (NewEvent("message.received"),))
+        if message.answer_to is not None:
+            self._queue("receipt", message.answer_to, message.id)
+        self._tell(self._messages[message.id], (message.event,))
         return Received("stored", message.id, message.receipt)
 
     # -- outbound ---------------------------------------------------------------------
@@ -169,17 +178,21 @@ class MemoryStore:
         self._not_taken(message.id)
         now = self._clock.now()
         self._messages[message.id] = _Message(
-            id=message.id, direction="outbound", state="SUBMITTED", tenant=message.tenant, partner=message.receiver,
+            id=message.id, direction="outbound", state=message.state, tenant=message.tenant, partner=message.receiver,
             unit=unit, parts=message.parts, fingerprint=message.fingerprint, wrapped_key=message.wrapped_key,
             pmode_id=message.pmode_id, pmode_revision=message.pmode_revision, backend=message.backend,
-            created_at=now, changed_at=now, client=message.client, deadline=message.deadline, steps=message.steps,
+            created_at=now, changed_at=now, client=message.client, deadline=message.deadline,
+            findings=message.findings, document=message.document, request_id=message.request_id, steps=message.steps,
         )  # fmt: skip
         if key is not None:
             self._keys[key] = (message.id, message.fingerprint)
         self._keep(message.id, chunks)
-        self._queue("send", message.receiver, message.id)
-        self._tell(self._messages[message.id], (NewEvent("message.accepted"),))
-        return Stored(message.id, unit.message_id, unit.conversation_id, "SUBMITTED")
+        if message.held is None:
+            self._queue("send", message.receiver, message.id)
+        else:
+            self._hold(self._queue("hold", message.held.queue, message.id), message.held.patience)
+        self._tell(self._messages[message.id], (message.event,))
+        return Stored(message.id, unit.message_id, unit.conversation_id, message.state)
 
     def _replay(self, message: NewOutbound, known: _Message, fingerprint: bytes) -> Stored:
         if fingerprint != message.fingerprint or known.backend != message.backend:
@@ -226,7 +239,7 @@ class MemoryStore:
         found.receipt, found.receipt_at = receipt, self._clock.now()
         found.error_code = found.error_detail = None
         self._settle_job(message)
-        self._close_attempts(found, "settled")
+        self._close_attempts(found, "acknowledged" if was == "WAITING_FOR_RECEIPT" else "settled")
         self._tell(found, events)
         if was == "FAILED":
             detail = {"from": "FAILED", "to": "ACKNOWLEDGED"}
@@ -244,7 +257,7 @@ class MemoryStore:
         return True
 
     async def cancel(self, message: UUID) -> bool:
-        found, job = self._messages.get(message), self._job_of(message, "send")
+        found, job = self._messages.get(message), self._sending_job(message)
         if found is None or job is None or (job.state == "ATTEMPT_OPEN" and self._busy(job)):
             return False
         if not self._change(found, "cancel"):
@@ -256,20 +269,106 @@ class MemoryStore:
 
     async def requeue(self, message: UUID) -> bool:
         found = self._messages.get(message)
-        job = self._job_of(message, "send") or self._job_of(message, "deliver")
+        job = self._sending_job(message) or self._job_of(message, "deliver")
         if found is None or job is None or self._busy(job):
             return False
         if found.direction == "inbound":
             if job.state != "PARKED":
                 return False
         else:
-            if found.wrapped_key is None or not self._change(found, "requeue"):
+            event = "hold_again" if job.kind == "hold" and found.state == "FAILED" else "requeue"
+            if found.wrapped_key is None or not self._change(found, event):
                 return False
             found.error_code = found.error_detail = None
             job.attempt = 0
+            self._take_active(found)
         job.state, job.claim, job.due_at, job.error = after(JOB, job.state, "requeue"), None, self._clock.now(), None
+        if job.kind == "hold":
+            self._hold(job, job.data["patience"])
+            self._close_attempts(found, "lost")
         self._work.set()
         return True
+
+    # -- held until pulled ------------------------------------------------------------
+
+    async def note_pull_request(self, requester: str, message_id: str) -> bool:
+        new = (requester, message_id) not in self._pull_requests
+        self._pull_requests.add((requester, message_id))
+        return new
+
+    async def claim_held(self, queue: str, *, worker: str, lease: float) -> Job | None:
+        ready = [
+            job for job in self._jobs.values() if job.kind == "hold" and job.queue == queue and job.state == "READY"
+        ]
+        if not ready:
+            return None
+        return self._claim(min(ready, key=lambda job: job.created_at), lease)
+
+    async def hand_out(
+        self, job: Job, *, node: str, references: tuple[Reference, ...], receipt_within: float
+    ) -> int:
+        held = self._held(job.id, job.claim, "begin", kind="hold")
+        message = self._messages[held.message]
+        if not self._change(message, "hand_out"):
+            raise ClaimLost
+        held.state, held.attempt = "ATTEMPT_OPEN", 0
+        held.due_at = self._clock.now() + timedelta(seconds=receipt_within)
+        number = len(message.attempts) + 1
+        message.attempts.append(
+            Attempt(number=number, started_at=self._clock.now(), ended_at=None, node=node, references=references)
+        )
+        return number
+
+    async def lapse(self, job: Job, result: LapseResult) -> None:
+        message_event, job_event = LAPSES[result.state]
+        held = self._held(job.id, job.claim, job_event, kind="hold")
+        message = self._messages[held.message]
+        if not self._change(message, message_event):
+            raise ClaimLost
+        message.error_code, message.error_detail = result.error_code, result.error_detail
+        if message.state == "FAILED" and message.error_code is None:
+            message.error_code = "EBMS:0004"
+        for attempt in message.attempts:
+            if attempt.ended_at is None:
+                self._end(message, attempt.number, AttemptResult(
+                    state="FAILED", outcome="no-receipt", error_code=result.error_code,
+                    error_detail=result.error_detail))  # fmt: skip
+        held.state, held.claim, held.attempt = after(JOB, held.state, job_event), None, 0
+        held.due_at = self._clock.now() + timedelta(seconds=result.due_in)
+        self._tell(message, result.events)
+
+    # -- pulling ----------------------------------------------------------------------
+
+    async def open_channels(self, queues: tuple[str, ...]) -> None:
+        known = {job.queue for job in self._jobs.values() if job.kind == "pull"}
+        for queue in dict.fromkeys(queues):
+            if queue not in known:
+                self._queue("pull", queue, None)
+
+    async def rest(self, job_id: UUID, claim: UUID, *, due_in: float, error: str | None = None) -> None:
+        job = self._held(job_id, claim, "release", kind="pull")
+        job.state, job.claim, job.error = "READY", None, error
+        job.attempt = job.attempt if error else 0
+        job.due_at = self._clock.now() + timedelta(seconds=due_in)
+
+    async def pull_now(self, queues: tuple[str, ...] | None = None) -> list[str]:
+        resting = [
+            job for job in self._jobs.values()
+            if job.kind == "pull" and job.state == "READY" and (queues is None or job.queue in queues)
+        ]  # fmt: skip
+        for job in resting:
+            job.due_at = self._clock.now()
+        return sorted(job.queue for job in resting)
+
+    async def answer_again(self, message: UUID, queue: str, receipt: bytes | None) -> None:
+        job = self._job_of(message, "receipt") or self._queue("receipt", queue, message)
+        job.state, job.claim, job.attempt, job.error = "READY", None, 0, None
+        job.queue, job.due_at = queue, self._clock.now()
+        job.data = {} if receipt is None else {"receipt": receipt.decode()}
+
+    async def finish_receipt(self, job_id: UUID, claim: UUID) -> None:
+        job = self._held(job_id, claim, "finish", kind="receipt")
+        job.state, job.claim = "DONE", None
 
     # -- jobs -------------------------------------------------------------------------
 
@@ -283,10 +382,15 @@ class MemoryStore:
         ]  # fmt: skip
         claimed = []
         for job in sorted(due, key=lambda job: job.due_at)[:limit]:
-            job.state, job.claim, job.attempt = after(JOB, job.state, "claim"), uuid4(), job.attempt + 1
-            job.due_at = now + timedelta(seconds=lease)
-            claimed.append(_job(job))
+            claimed.append(self._claim(job, lease))
         return claimed
+
+    def _claim(self, job: "_Job", lease: float) -> Job:
+        job.state, job.claim, job.attempt = after(JOB, job.state, "claim"), uuid4(), job.attempt + 1
+        job.due_at = self._clock.now() + timedelta(seconds=lease)
+        if "until" in job.data:
+            job.data["left"] = job.data["until"] - self._clock.now().timestamp()
+        return _job(job)
 
     async def renew(self, job_id: UUID, claim: UUID, lease: float) -> datetime:
         job = self._held(job_id, claim, None)
@@ -365,6 +469,14 @@ class MemoryStore:
         ]  # fmt: skip
         found.sort(key=lambda m: (m.created_at, m.id), reverse=True)
         return [self._view(m, whole=False) for m in found[: wanted.limit]]
+
+    async def asked(
+        self, request_id: str, *, direction: Direction, tenant: str, partner: str
+    ) -> list[UserMessage]:
+        return [
+            m.unit for m in self._messages.values()
+            if (m.request_id, m.direction, m.tenant, m.partner) == (request_id, direction, tenant, partner)
+        ][:2]  # fmt: skip
 
     async def attempts(self, message: UUID) -> list[Attempt]:
         found = self._messages.get(message)
@@ -496,10 +608,17 @@ class MemoryStore:
     def _keep(self, id: UUID, chunks: dict[tuple[int, int], bytes]) -> None:
         self._chunks.update({(id, part, number): content for (part, number), content in chunks.items()})
 
-    def _queue(self, kind: JobKind, queue: str, message: UUID, data: dict[str, Any] | None = None) -> None:
+    def _queue(
+        self, kind: JobKind, queue: str, message: UUID | None, data: dict[str, Any] | None = None
+    ) -> _Job:
         id, now = uuid4(), self._clock.now()
         self._jobs[id] = _Job(id, kind, queue, message, now, now, data or {})
         self._work.set()
+        return self._jobs[id]
+
+    def _hold(self, job: _Job, patience: float) -> None:
+        job.due_at = self._clock.now() + timedelta(seconds=patience)
+        job.data = {"patience": patience, "until": job.due_at.timestamp()}
 
     def _tell(self, message: _Message, events: tuple[NewEvent, ...]) -> None:
         for event in events:
@@ -536,8 +655,11 @@ class MemoryStore:
     def _job_of(self, message: UUID, kind: JobKind) -> _Job | None:
         return next((job for job in self._jobs.values() if job.message == message and job.kind == kind), None)
 
+    def _sending_job(self, message: UUID) -> _Job | None:
+        return self._job_of(message, "send") or self._job_of(message, "hold")
+
     def _settle_job(self, message: UUID) -> None:
-        job = self._job_of(message, "send")
+        job = self._sending_job(message)
         if job is not None and after(JOB, job.state, "settle"):
             job.state, job.claim, job.attempt = "DONE", None, 0
 
@@ -564,7 +686,7 @@ class MemoryStore:
             next_attempt_at=job.due_at if job is not None and job.state == "READY" else None,
             error_code=m.error_code, error_detail=m.error_detail, receipt=m.receipt if whole else None,
             receipt_at=m.receipt_at, envelope=m.envelope if whole else None, signer=m.signer if whole else None,
-            findings=m.findings, steps=m.steps,
+            findings=m.findings, document=m.document, steps=m.steps,
         )  # fmt: skip
 
 

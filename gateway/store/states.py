@@ -43,6 +43,19 @@ OUTBOUND = (
     Change("CANCELLED", "erase", "PURGED"),
     #: What failed stays visible as failed; only its payloads go.
     Change("FAILED", "erase", "FAILED"),
+    # A message that the partner fetches [as4 4.6]: never pulled, or pulled and not acknowledged in time;
+    # pulled, and waiting for its receipt.
+    Change(None, "hold", "READY_TO_PULL"),
+    Change("READY_TO_PULL", "hand_out", "WAITING_FOR_RECEIPT"),
+    Change("WAITING_FOR_RECEIPT", "lapse", "READY_TO_PULL"),
+    Change("READY_TO_PULL", "acknowledge", "ACKNOWLEDGED"),
+    Change("WAITING_FOR_RECEIPT", "acknowledge", "ACKNOWLEDGED"),
+    Change("READY_TO_PULL", "fail", "FAILED"),
+    Change("WAITING_FOR_RECEIPT", "fail", "FAILED"),
+    Change("READY_TO_PULL", "cancel", "CANCELLED"),
+    Change("READY_TO_PULL", "requeue", "READY_TO_PULL"),
+    Change("WAITING_FOR_RECEIPT", "requeue", "READY_TO_PULL"),
+    Change("FAILED", "hold_again", "READY_TO_PULL"),
 )
 
 JOB = (
@@ -77,6 +90,8 @@ RESULTS = {
     "WAITING_FOR_RETRY": ("retry", "retry"),
     "FAILED": ("fail", "end"),
 }
+#: The same for a held message whose time is over.
+LAPSES = {"READY_TO_PULL": ("lapse", "release"), "FAILED": ("fail", "finish")}
 
 
 def before(table: tuple[Change, ...], *events: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""POST one AS4 message to a partner, and small notifications to webhooks.
+"""POST one AS4 message to a partner, and small notifications to webhooks; GET service metadata.
 
 The body is streamed from an iterator and never held; the answer is small and read whole.
 Each partner has its own connections and its own TLS context, so that neither a client
@@ -14,6 +14,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -22,12 +23,17 @@ from yarl import URL
 from gateway import __version__
 from gateway.errors import DeliveryDelayed, DeliveryRefused, SendFailed, SubmissionRefused
 from gateway.transport.egress import EgressPolicy, Purpose, Target
-from gateway.transport.exchange import Answer, Exchange, Timeouts, lower, read, tracing
+from gateway.transport.exchange import Answer, Exchange, Response, Timeouts, lower, read, tracing
 from gateway.transport.failures import explain
+from gateway.transport.fetch import Fetch, Incoming, Take
+from gateway.transport.handshake import objection
 
-__all__ = ["Answer", "Client", "Timeouts", "default_context"]
+__all__ = ["Answer", "Client", "Incoming", "Timeouts", "default_context"]
 
 SMALL_ANSWER_BYTES = 64 << 10
+#: Partners with connections of their own at once. Beyond that the oldest idle ones make room: who is discovered
+#: comes and goes, and nobody takes him out of an agreement.
+MAX_POOLS = 512
 #: An idle connection is given up before common servers do (Apache 5 s, Tomcat 20 s): a POST that
 #: meets a closing one is lost and costs an attempt, because it must not be repeated silently.
 KEEP_ALIVE = 4.0
@@ -92,17 +98,21 @@ class Client:
         body: AsyncIterator[bytes],
         partner: str,
         ca: bytes | None = None,
+        purpose: Purpose = "as4",
     ) -> Answer:
         """POST `body`, of exactly `content_length` bytes, and read the answer, whatever its status.
+
+        `purpose` is `discovered` for an endpoint that no operator has written down.
 
         Records the stages connect, send and receipt (waiting for the answer). Raises `SendFailed`
         with the stage it came to; an error that `body` raises passes through.
         """
         try:
-            target = self._egress.check_url(endpoint, "as4")
+            target = self._egress.check_url(endpoint, purpose)
         except SubmissionRefused as refused:
-            raise SendFailed(f"the endpoint of the agreement: {refused}", stage="connect") from None
-        pool = self._pool(partner, ca, plain=target.scheme == "http")
+            whose = "of the agreement" if purpose == "as4" else "that was discovered"
+            raise SendFailed(f"the endpoint {whose}: {refused}", stage="connect") from None
+        pool = self._pool(partner, ca, plain=target.scheme == "http", purpose=purpose)
         async with pool.place(self._timeouts.idle, target.host) as session:
             exchange = Exchange(target.host, content_length, self._timeouts)
             headers = {
@@ -114,6 +124,55 @@ class Client:
                 return await exchange.run(session, _url(target), headers, body)
             finally:
                 exchange.tell()
+
+    async def objection(
+        self, endpoint: str, *, partner: str, ca: bytes | None = None, patience: float = 3.0
+    ) -> str | None:
+        """What the server at `endpoint` has against our TLS, or we against its; None when nothing, or no TLS."""
+        try:
+            target = self._egress.check_url(endpoint, "as4")
+            if target.scheme == "http":
+                return None
+            found = await PinnedResolver(self._egress, "as4", plain=False).resolve(target.host, target.port)
+        except (SubmissionRefused, OSError):
+            return None
+        return await objection(target.host, found[0]["host"], target.port, self._tls(partner, ca), patience)
+
+    async def fetch(
+        self,
+        endpoint: str,
+        *,
+        content_type: str,
+        body: bytes,
+        partner: str,
+        take: Take,
+        most: int,
+        ca: bytes | None = None,
+    ) -> Any:
+        """POST the small `body` and give the answer, of `most` bytes at most, to `take` while it arrives.
+
+        Returns what `take` returns and raises what it raises; `SendFailed` for what the
+        connection does, before or in the middle of the answer.
+        """
+        try:
+            target = self._egress.check_url(endpoint, "as4")
+        except SubmissionRefused as refused:
+            raise SendFailed(f"the endpoint of the agreement: {refused}", stage="connect") from None
+        pool = self._pool(partner, ca, plain=target.scheme == "http")
+        async with pool.place(self._timeouts.idle, target.host) as session:
+            exchange = Fetch(target.host, len(body), self._timeouts, take=take, most=most)
+            headers = {
+                "Content-Type": content_type,
+                "Content-Length": str(len(body)),
+                "Accept-Encoding": "identity",
+            }
+            try:
+                await exchange.run(session, _url(target), headers, _once(body))
+            finally:
+                exchange.tell()
+        if exchange.refusal is not None:
+            raise exchange.refusal
+        return exchange.taken
 
     async def post_small(
         self,
@@ -147,6 +206,37 @@ class Client:
         except (aiohttp.ClientError, OSError) as error:
             raise DeliveryDelayed(explain(target.host, error)) from None
 
+    async def get(self, url: str, *, most: int, timeout: float, ca: bytes | None = None) -> tuple[int, bytes]:
+        """GET service metadata: (status, body). Nothing is followed, nothing kept between two requests.
+
+        Raises `SendFailed`: temporary for what may be better later, final for a URL that the policy
+        forbids and a body of more than `most` bytes.
+        """
+        try:
+            target = self._egress.check_url(url, "smp")
+        except SubmissionRefused as refused:
+            raise SendFailed(f"the publisher of metadata: {refused}", temporary=False, stage="connect") from None
+        context = None if target.scheme == "http" else default_context("", ca)
+        headers = {"Accept": "application/xml", "Accept-Encoding": "identity"}
+        try:
+            async with (
+                asyncio.timeout(timeout),
+                self._session("smp", context, 1) as session,
+                session.get(_url(target), allow_redirects=False, headers=headers) as response,
+            ):
+                if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                    raise SendFailed(f"{target.host}: its answer is compressed", temporary=False, stage="receipt")
+                octets = await read(response, most)
+        except TimeoutError:
+            raise SendFailed(f"{target.host}: no answer within {timeout:g} s", stage="connect") from None
+        except SubmissionRefused as refused:  # by the resolver
+            raise SendFailed(f"the publisher of metadata: {refused}", temporary=False, stage="connect") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise SendFailed(explain(target.host, error), stage="connect") from None
+        if len(octets) > most:
+            raise SendFailed(f"{target.host}: its answer exceeds {most >> 10} KiB", temporary=False, stage="receipt")
+        return response.status, octets
+
     def refresh(self) -> None:
         """Certificates have changed: new connections use new contexts, running exchanges end in peace."""
         for pool in self._pools.values():
@@ -163,16 +253,24 @@ class Client:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
 
-    def _pool(self, partner: str, ca: bytes | None, *, plain: bool) -> "_Pool":
-        terms = (ca, plain)
+    def _pool(self, partner: str, ca: bytes | None, *, plain: bool, purpose: Purpose = "as4") -> "_Pool":
+        terms = (ca, plain, purpose)
         pool = self._pools.get(partner)
         if pool is not None and pool.terms != terms:  # the agreement has changed
             self._retire(pool)
             pool = None
         if pool is None:
-            session = self._session("as4", None if plain else self._tls(partner, ca), self._sockets)
+            self._make_room()
+            session = self._session(purpose, None if plain else self._tls(partner, ca), self._sockets)
             pool = self._pools[partner] = _Pool(session, self._sockets, terms)
         return pool
+
+    def _make_room(self) -> None:
+        while len(self._pools) >= MAX_POOLS:
+            idle = next((name for name, pool in self._pools.items() if pool.is_idle), None)
+            if idle is None:
+                return
+            self._retire(self._pools.pop(idle))
 
     def _retire(self, pool: "_Pool") -> None:
         task = asyncio.get_running_loop().create_task(pool.retire())
@@ -197,6 +295,7 @@ class Client:
         )
         return aiohttp.ClientSession(
             connector=connector,
+            response_class=Response,
             trust_env=False,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -220,10 +319,14 @@ def default_context(partner: str, ca: bytes | None) -> ssl.SSLContext:
     return context
 
 
+#: The CA of a partner, whether it is spoken to without TLS, and who has named its endpoint.
+_Terms = tuple[bytes | None, bool, Purpose]
+
+
 class _Pool:
     """The connections to one partner: so many at once, and a queue before them."""
 
-    def __init__(self, session: aiohttp.ClientSession, sockets: int, terms: tuple[bytes | None, bool]) -> None:
+    def __init__(self, session: aiohttp.ClientSession, sockets: int, terms: _Terms) -> None:
         self.session, self.terms = session, terms
         self._gate = asyncio.Semaphore(sockets)
         self._users = 0
@@ -250,11 +353,19 @@ class _Pool:
             if not self._users:
                 self._idle.set()
 
+    @property
+    def is_idle(self) -> bool:
+        return not self._users
+
     async def retire(self) -> None:
         try:
             await self._idle.wait()
         finally:
             await self.session.close()
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
 
 
 def _url(target: Target) -> URL:

@@ -1,18 +1,20 @@
 """Where the gateway may connect to.
 
-Two purposes, two rules. The endpoints of partners (`as4`) are written by the operator into
+Two kinds of purpose, two rules. The endpoints of partners (`as4`) are written by the operator into
 agreements and are often on private networks, so everything is allowed there but what can
 only be a mistake or an attack: link-local addresses, among them the metadata server of a
 cloud, multicast, unspecified and reserved ones. Webhooks (`webhook`) are named by whoever
-holds an API token, so they reach public addresses only, and others only where the operator
-lists the network [threats J01].
+holds an API token, publishers of service metadata (`smp`) by DNS and by each other, discovered
+partners (`discovered`) by publishers; so these reach public addresses only, and others only where the
+operator lists the network [threats J01].
 
 A URL is judged twice: as it is written (`check_url`), and by every address its name
 resolves to (`check_addresses`). The client connects to the addresses that were checked
 and to no others, so a name that changes its mind in between gains nothing.
 
 Plain HTTP is the agreement's business towards partners (the message carries its own
-security, and lint says what it thinks); towards webhooks it is for listed networks only.
+security, and lint says what it thinks); towards webhooks and discovered partners it is for listed
+networks only. Service metadata is signed, public and often served without TLS.
 
 This file decides and does no I/O; `client.py` resolves and connects.
 """
@@ -25,7 +27,7 @@ from urllib.parse import urlsplit
 
 from gateway.errors import ConfigError, SubmissionRefused
 
-Purpose = Literal["as4", "webhook"]
+Purpose = Literal["as4", "webhook", "smp", "discovered"]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -55,7 +57,7 @@ COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 LISTING = "the operator can list the network in egress.allow_networks"
 
-#: Ports below 1024 belong to other protocols; a webhook is no tool to speak SMTP with.
+#: Ports below 1024 belong to other protocols; a URL that others name is no tool to speak SMTP with.
 WELL_KNOWN_PORTS = {"https": 443, "http": 80}
 
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?")
@@ -99,7 +101,7 @@ class EgressPolicy:
         if parts.scheme not in ("https", "http"):
             raise _refused(f"only https is spoken here, not {parts.scheme[:20] or 'nothing'}")
         plain = parts.scheme == "http"
-        if plain and purpose == "webhook" and not self._allowed:
+        if plain and purpose in ("webhook", "discovered") and not self._allowed:
             raise _refused("plain http is not allowed", "use https")
         if "@" in parts.netloc:
             raise _refused("a URL must not carry a user name or password")
@@ -107,8 +109,9 @@ class EgressPolicy:
             raise _refused("a URL with a fragment names no endpoint")
         host = (parts.hostname or "").lower()
         port = port if port is not None else WELL_KNOWN_PORTS[parts.scheme]
-        if port == 0 or (purpose == "webhook" and port < 1024 and port not in WELL_KNOWN_PORTS.values()):
-            raise _refused(f"port {port} is not for webhooks", "use 443 or a port above 1023")
+        if port == 0 or (purpose != "as4" and port < 1024 and port not in WELL_KNOWN_PORTS.values()):
+            raise _refused(f"port {port} is not for {'webhooks' if purpose == 'webhook' else 'this'}",
+                           "use 443 or a port above 1023")  # fmt: skip
         address = _literal(host, bracketed="[" in parts.netloc)
         if address is not None:
             self.check_addresses([str(address)], purpose, host, plain=plain)
@@ -132,9 +135,9 @@ class EgressPolicy:
                 if self._is_listed(one):
                     continue
                 never = _kind(one, _NEVER)
-                if why := never or (_kind(one, _NOT_PUBLIC) if purpose == "webhook" else None):
-                    raise _refused(f"{host} is at an address that is {why[0]}", LISTING if purpose == "webhook" else "")
-                if plain and purpose == "webhook" and one is address:
+                if why := never or (_kind(one, _NOT_PUBLIC) if purpose != "as4" else None):
+                    raise _refused(f"{host} is at an address that is {why[0]}", LISTING if purpose != "as4" else "")
+                if plain and purpose in ("webhook", "discovered") and one is address:
                     raise _refused("plain http is for networks of the operator only", "use https")
 
     def _is_listed(self, address: Address) -> bool:

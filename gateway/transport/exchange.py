@@ -44,6 +44,20 @@ class Answer(NamedTuple):
     body: bytes
     #: Seconds: dns, connect (TCP and TLS), send, wait. Without dns and connect on a reused connection.
     timings: dict[str, float]
+    #: The TLS version and cipher suite of the connection, None without TLS.
+    tls: str | None = None
+
+
+class Response(aiohttp.ClientResponse):
+    """An answer that knows with which TLS it came: at its end the connection may be gone already."""
+
+    tls: str | None = None
+
+    async def start(self, connection) -> aiohttp.ClientResponse:
+        transport = connection.transport
+        if transport is not None and (tls := transport.get_extra_info("ssl_object")) is not None:
+            self.tls = f"{tls.version()} {tls.cipher()[0]}"
+        return await super().start(connection)
 
 
 class Exchange:
@@ -90,7 +104,7 @@ class Exchange:
                 with contextlib.suppress(RuntimeError):
                     await body.aclose()
 
-    async def _answer(self, response: aiohttp.ClientResponse) -> Answer:
+    async def _answer(self, response: Response) -> Answer:
         if self._complete:
             self._enter("receipt")  # it may be quicker than our own loop
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -99,7 +113,7 @@ class Exchange:
         if len(octets) > ANSWER_BYTES:
             raise SendFailed(f"{self._host}: the answer is larger than {ANSWER_BYTES >> 20} MiB", stage="receipt")
         self._marks["answered"] = time.perf_counter()
-        return Answer(response.status, lower(response.headers), octets, self._timings())
+        return Answer(response.status, lower(response.headers), octets, self._timings(), response.tls)
 
     async def _watched(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The body as it is, each block moving the deadline."""
@@ -137,7 +151,7 @@ class Exchange:
             self._failure = struck
             self._deadline(asyncio.get_running_loop().time())
 
-    def _deadline(self, when: float) -> None:
+    def _deadline(self, when: float | None) -> None:
         with contextlib.suppress(RuntimeError):  # it is over already
             self._limit.reschedule(when)
 

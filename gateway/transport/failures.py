@@ -30,6 +30,8 @@ TLS_REASONS = {
     "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept our TLS client certificate",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it says that our TLS client certificate has expired",
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not accept our TLS client certificate",
+    "TLSV1_ALERT_DECRYPT_ERROR": "it cannot verify our TLS client certificate",
+    "TLSV1_ALERT_ACCESS_DENIED": "it does not admit our TLS client certificate",
     "TLSV1_ALERT_UNKNOWN_CA": "it does not know the CA of our TLS client certificate",
     "TLSV1_ALERT_PROTOCOL_VERSION": "it offers no TLS version from 1.2 on",
     "UNSUPPORTED_PROTOCOL": "it offers no TLS version from 1.2 on",
@@ -79,7 +81,7 @@ def _known(error: BaseException) -> str | None:
     if isinstance(error, ssl.SSLCertVerificationError) and not isinstance(error, aiohttp.ClientError):
         return VERIFY_ERRORS.get(error.verify_code) or f"its TLS certificate is refused ({error.verify_message})"
     if isinstance(error, ssl.SSLError) and not isinstance(error, aiohttp.ClientError):
-        reason = error.reason or ""
+        reason = getattr(error, "reason", None) or ""  # one that Python made itself has none
         return TLS_REASONS.get(reason) or (f"TLS failed ({reason.replace('_', ' ').lower()})" if reason else None)
     if isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror):
         return "the name cannot be resolved"

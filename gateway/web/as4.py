@@ -5,6 +5,8 @@ in at once is bounded; beyond that a peer gets 503 with Retry-After before a byt
 body is read, and AS4's own retry turns that into latency.
 """
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from gateway.errors import PeerGone
@@ -45,7 +47,11 @@ class As4App:
                 return
             # What is left of a body that was answered half-way is not worth reading.
             close = () if body.finished and not answer.close else ((b"connection", b"close"),)
-            await _answer(send, answer, *close)
+            if answer.handover is not None:
+                with contextlib.suppress(PeerGone):
+                    await _hand_over(send, receive, answer)
+            else:
+                await _answer(send, answer, *close)
             point("IB26")
         finally:
             self._free += 1
@@ -66,6 +72,30 @@ class _Body:
             self.finished = not event.get("more_body", False)
             if block := event.get("body", b""):
                 yield block
+
+
+async def _hand_over(send, receive, answer: Answer) -> None:
+    """Stream a message that was pulled; stop when nobody is there to take it any more."""
+    handover = answer.handover
+    # After the request's last octet only the end of the connection can come.
+    gone = asyncio.ensure_future(receive())
+    blocks = handover.blocks()
+    try:
+        headers = [
+            (b"content-length", str(handover.length).encode()),
+            (b"content-type", answer.content_type.encode()),
+        ]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        async for block in blocks:
+            if gone.done():
+                raise PeerGone
+            await send({"type": "http.response.body", "body": block, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        await blocks.aclose()
+        handover.close()
 
 
 async def _answer(send, answer: Answer, *extra: tuple[bytes, bytes]) -> None:

@@ -3,6 +3,7 @@
     receive   durable receive of 10 KB messages over HTTP: CPU of our worker process per message / floor
     send      submit (REST) + send + receipt checked: CPU of our worker process per message / floor
     large     a payload of 1 GiB in either direction: growth of the worker's resident memory
+    advice    the rules of OOTS: CPU of judging a message, and its share of receiving it
 
 One worker process, a private PostgreSQL, loopback. CPU of PostgreSQL and of the load generator is
 not counted (they are other processes). Prints one JSON object. `--quick` for a smoke run.
@@ -27,6 +28,7 @@ from pathlib import Path
 import aiohttp
 
 from gateway.as4.header import write_messaging
+from tests.bench.advice import bench_advice
 from tests.bench.floor import Floor
 from tests.peer import Authority, Keys, Peer, Sent
 from tests.world import EE, LV, Listener, write_site
@@ -373,7 +375,7 @@ def bench_large(size: int) -> dict:
 def main() -> None:
     arguments = argparse.ArgumentParser(prog="make bench")
     arguments.add_argument("--quick", action="store_true", help="small counts, 64 MiB: a smoke run")
-    arguments.add_argument("--only", choices=["receive", "send", "large"])
+    arguments.add_argument("--only", choices=["receive", "send", "large", "advice"])
     options = arguments.parse_args()
     count = 60 if options.quick else 600
     result = {}
@@ -383,6 +385,8 @@ def main() -> None:
         result["send"] = [bench_send("rsa", "oots/2.0", count // 3), bench_send("ed25519", "edelivery-as4/2.0", count // 3)]
     if options.only in (None, "large"):
         result["large"] = bench_large((64 << 20) if options.quick else (1 << 30))
+    if options.only in (None, "advice"):
+        result["advice"] = bench_advice(count // 2)
     print(json.dumps(result, indent=2))
 
 

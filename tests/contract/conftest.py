@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from gateway.clock import SystemClock
@@ -26,6 +27,7 @@ class MemoryNodes:
         counts = {
             "message": len(s._messages), "job": len(s._jobs), "chunk": len(s._chunks), "event": len(s._events),
             "idempotency": len(s._keys), "audit": len(s._links), "duplicate_seen": s.duplicates_seen,
+            "pull_request": len(s._pull_requests),
             "part": sum(len(m.parts) for m in s._messages.values()),
             "attempt": sum(len(m.attempts) for m in s._messages.values()),
         }
@@ -38,6 +40,19 @@ class MemoryNodes:
         else:
             del self._store._links[index]
 
+    async def quiet(self, seconds, *, watched, expired=False):
+        """So many seconds pass in which no process beats; `watched`: somebody looked all the time."""
+        from datetime import timedelta
+
+        s, shift = self._store, timedelta(seconds=seconds)
+        s._processes = {id: (beat, began, seen - shift) for id, (beat, began, seen) in s._processes.items()}
+        if s._watched:
+            s._watched = (s._watched[0] if watched else s._watched[0] - shift, s._watched[1] - shift)
+        if expired:
+            s._revisions = {
+                n: msgspec.structs.replace(r, expires_at=r.expires_at - timedelta(days=1)) for n, r in s._revisions.items()
+            }
+
     async def drop(self):
         await self._store.close()
 
@@ -49,6 +64,14 @@ class PostgresNodes(Database):
             await self.sql.execute(f"UPDATE audit SET {column} = $2 WHERE number = $1", number, value)
         if not change:
             await self.sql.execute("DELETE FROM audit WHERE number = $1", number)
+
+    async def quiet(self, seconds, *, watched, expired=False):
+        await self.sql.execute("UPDATE process SET seen_at = seen_at - make_interval(secs => $1)", seconds)
+        await self.sql.execute("UPDATE agreement_watch SET watched_since = watched_since - make_interval(secs => $1)", seconds)
+        if not watched:
+            await self.sql.execute("UPDATE agreement_watch SET watched_at = watched_at - make_interval(secs => $1)", seconds)
+        if expired:
+            await self.sql.execute("UPDATE agreement_revision SET expires_at = expires_at - interval '1 day'")
 
 
 @pytest.fixture(params=["memory", *KINDS])

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from gateway.as4 import ns
+from gateway.as4.findings import Finding
 from gateway.as4.units import (
     AgreementRef,
     PartInfo,
@@ -34,6 +35,10 @@ from gateway.store.api import (
     Webhook,
 )
 
+FINDINGS = (
+    Finding("H-13", "fatal", "eb:ConversationId '\u2028' is not a UUID", "eb:CollaborationInfo", "R-EDM-ebMS-017", "2.0"),
+    Finding("A-01", "warning", "something"),
+)
 BLUE, RED = "urn:oasis:names:tc:ebcore:partyid-type:unregistered:LV:AP_LV_01", "AP_EE_01"
 LEASE = 30.0
 
@@ -75,7 +80,7 @@ def inbound(message_id=None, **changes):
             id=uuid4(), tenant=BLUE, sender=RED, user_message=unit(message_id), fingerprint=os.urandom(32),
             references=os.urandom(32), envelope=b"<Envelope/>" * 400, signer=os.urandom(900), receipt=os.urandom(4000),
             parts=(part(),), wrapped_key=os.urandom(60), pmode_id="lv-ee", pmode_revision=7, backend="rest",
-            findings=("OOTS-1: something",), steps=(Step("verify", 1763726400.25, 0.002), Step("store", 1763726401.0, 0.1, "X")),
+            findings=FINDINGS, steps=(Step("verify", 1763726400.25, 0.002), Step("store", 1763726401.0, 0.1, "X")),
         ),
         **changes,
     )  # fmt: skip
@@ -166,7 +171,51 @@ async def test_message_job_and_event_come_together(store, nodes):
     job = await claim_one(store, "deliver", queues=("rest",))
     assert (job.kind, job.queue, job.message, job.attempt) == ("deliver", "rest", new.id, 1)
     [(_, at, kind, message, data)] = await store.events(message=new.id)
-    assert (kind, message, data) == ("message.received", new.id, {}) and at.tzinfo is not None
+    assert (kind, message, data) == ("message.received", new.id, {"findings": 2}) and at.tzinfo is not None
+
+
+async def test_what_is_advised_is_kept_in_both_directions(store):
+    document = {"kind": "request", "request_id": "urn:uuid:1", "requirements": ["ā", "\u2028"], "round": 1}
+    for new, keep in ((inbound(), store.receive_once), (outbound(), store.submit_once)):
+        new = msgspec.structs.replace(new, findings=FINDINGS, document=document, request_id=f"urn:uuid:{new.id}")
+        await keep(new)
+        found = await store.message(new.id)
+        (listed,) = await store.messages(MessageFilter(message_id=new.user_message.message_id))
+        assert found.findings == listed.findings == FINDINGS and found.document == listed.document == document
+        [(_, _, _, _, data)] = await store.events(message=new.id)
+        assert data == {"findings": 2}
+        bare = msgspec.structs.replace(
+            new, id=uuid4(), user_message=unit(), findings=(), document=None, request_id=None,
+        )  # fmt: skip
+        await keep(bare)
+        found = await store.message(bare.id)
+        assert (found.findings, found.document) == ((), None)
+        [(_, _, _, _, data)] = await store.events(message=bare.id)
+        assert data == {}
+
+
+async def test_findings_of_the_release_before_are_read(nodes, store):
+    """It wrote texts into a column of its own, and it may still run on the other node."""
+    if not hasattr(nodes, "sql"):
+        pytest.skip("a column of PostgreSQL")
+    new = inbound()
+    await store.receive_once(new)
+    await nodes.sql.execute("UPDATE message SET advice = NULL, findings = '{said before}' WHERE id = $1", new.id)
+    assert (await store.message(new.id)).findings == (Finding("A-01", "warning", "said before"),)
+
+
+async def test_a_request_is_found_by_the_id_of_its_document(store):
+    request_id = f"urn:uuid:{uuid4()}"
+    sent = outbound(request_id=request_id)
+    await store.submit_once(sent)
+    ours = dict(direction="outbound", tenant=BLUE, partner=RED)
+    assert await store.asked(request_id, **ours) == [sent.user_message]
+    for other in (dict(direction="inbound"), dict(tenant=RED), dict(partner=BLUE)):
+        assert await store.asked(request_id, **ours | other) == []
+    assert await store.asked("urn:uuid:none", **ours) == [] and await store.asked("\0", **ours) == []
+    for _ in range(3):
+        await store.receive_once(inbound(request_id=request_id))
+    assert len(await store.asked(request_id, **ours | {"direction": "inbound"})) == 2
 
 
 async def test_a_message_of_the_test_service_is_delivered_to_nobody(store, nodes):
@@ -901,7 +950,7 @@ async def test_events_go_to_the_webhooks_that_want_them(store):
     [job] = await store.claim("notify", worker="w", limit=9, lease=LEASE)
     assert (job.queue, job.message, job.kind) == ("all", new.id, "notify")
     assert job.data.pop("id")
-    assert job.data == {"type": "message.received", "message_id": new.user_message.message_id,
+    assert job.data == {"type": "message.received", "findings": 2, "message_id": new.user_message.message_id,
                         "conversation_id": new.user_message.conversation_id}  # fmt: skip
     await store.finish_notify(job.id, job.claim)
     with pytest.raises(ClaimLost):

@@ -23,7 +23,8 @@ ONLY_HERE = {
     "aiohttp": ("gateway/transport/",),
     "hypercorn": ("gateway/cli/",),
     "zeep": ("gateway/backends/soap_push.py",),
-    "signxml": ("gateway/transport/discovery.py",),
+    "signxml": ("gateway/transport/discovery/",),
+    "dns": ("gateway/transport/discovery/",),
 }
 
 

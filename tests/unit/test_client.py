@@ -69,6 +69,17 @@ def test_waiting_has_an_end(gateway):
         gateway.wait(sent["id"], timeout=0.05)
 
 
+def test_a_dry_run_stores_nothing(gateway, msh, tmp_path):
+    file = tmp_path / "evidence.pdf"
+    file.write_bytes(b"%PDF" + bytes(300_000))
+    found = gateway.validate("AP_LT", "a", [Part(b"<a/>", cid="req@c1"), file], properties={"k": "v"}, service="urn:s")
+    assert [part["size"] for part in found["parts"]] == [4, file.stat().st_size] and found["valid"]
+    assert not msh.views and not msh.keys
+    with pytest.raises(GatewayProblem) as refused:
+        gateway.validate("AP_XX", "a")
+    assert refused.value.status == 422
+
+
 def test_an_own_key_makes_a_restart_safe(gateway, msh):
     first = gateway.submit("AP_LT", "a", [b"x"], idempotency_key="order-17")
     again = gateway.submit("AP_LT", "a", [b"x"], idempotency_key="order-17")

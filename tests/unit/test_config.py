@@ -99,7 +99,7 @@ def test_broken_toml_names_the_line(tmp_path):
 
 def test_a_file_that_is_not_utf8_names_the_line(tmp_path):
     (tmp_path / "gateway.toml").write_bytes(b"[node]\nname = '\xff'\n")
-    with pytest.raises(ConfigError, match="line 2"):
+    with pytest.raises(ConfigError, match=r"gateway\.toml:2: is not UTF-8"):
         Config.load(tmp_path / "gateway.toml", {})
 
 
@@ -253,3 +253,12 @@ def test_quantities_are_positive_or_refused(kind, value):
     except ValueError:
         return
     assert 0 <= parsed < 1e15
+
+
+def test_mistakes_have_their_line_and_value_but_secrets_are_not_repeated(tmp_path):
+    error = refused(tmp_path, "[log]\nlevel = 'loud'\n")
+    assert str(error).startswith(f'{tmp_path}/gateway.toml:2: log.level = "loud": ')
+    for text in ("[keys]\nkey_encryption_key = 'hunter2'", "[[keys.store]]\npath = 'x'\npassword = 'hunter2'",
+                 "[store]\ndsn = 'hunter2'", "[keys]\nkey_encryption_kee = 'hunter2'"):  # fmt: skip
+        error = refused(tmp_path, text)
+        assert error.line and "hunter2" not in str(error)

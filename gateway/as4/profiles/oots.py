@@ -8,5 +8,5 @@ from msgspec.structs import replace
 
 from gateway.as4.profiles import edelivery1
 
-OOTS_1 = replace(edelivery1.FOUR_CORNER, name="oots/1.2")
-OOTS_2 = replace(edelivery1.FOUR_CORNER, name="oots/2.0")
+OOTS_1 = replace(edelivery1.FOUR_CORNER, name="oots/1.2", rules="oots")
+OOTS_2 = replace(edelivery1.FOUR_CORNER, name="oots/2.0", rules="oots")

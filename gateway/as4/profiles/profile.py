@@ -27,5 +27,7 @@ class Profile(Struct, frozen=True, kw_only=True):
     #: Curve URNs of ECDSA and ECDH-ES keys; unused by the other algorithms.
     accept_curves: frozenset[str] = frozenset()
     four_corner: bool = True
+    #: Whose rules for header and leading document are judged as advice; None: nobody has any.
+    rules: Literal["oots"] | None = None
     #: Uncompressed XML parts are canonicalised for their digest; above this they are refused.
     max_canonical_part: int = 8 << 20

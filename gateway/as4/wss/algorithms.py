@@ -143,7 +143,7 @@ def public_key_of(certificate: bytes) -> PublicKeyTypes:
     """The checked public key of a DER certificate. Raises `ValueError`.
 
     Kept by all octets of the certificate: OpenSSL prepares a key at its first use, and the
-    certificates that come here are the pinned ones of agreements.
+    certificates that come here are the pinned ones of agreements, or have a path to their anchors.
     """
     try:
         key = x509.load_der_x509_certificate(certificate).public_key()

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from msgspec import Struct
 
 from gateway.as4 import ns
+from gateway.as4.mime import ContentIds
 from gateway.as4.profiles.profile import Profile
 from gateway.as4.wss.algorithms import CONTENT_KEY_SIZES, CURVES, SHA1_DIGEST, UNREADABLE, curve_uri
 from gateway.as4.wss.encrypt import IV_SIZE, KEK_SIZE, TAG_SIZE, wrapping_key
@@ -119,11 +120,13 @@ def read_encryption(
     if element is None:
         refuse("encrypted parts without an encrypted key")
     key = _read_key(element, header, ids, profile)
-    listed = _listed(element)
+    listed = _listed(element, ids)
     parts: dict[str, EncryptedPart] = {}
+    known = ContentIds(cids)
     for data in header.encrypted_data:
-        cid, part = _read_data(data, element, ids, listed, profile)
-        if cid in parts or cid not in cids:
+        written, part = _read_data(data, element, ids, listed, profile)
+        cid = known.find(written)
+        if cid is None or cid in parts:
             refuse("not exactly the parts are encrypted")
         parts[cid] = part
     if len({part.algorithm for part in parts.values()}) > 1:
@@ -216,18 +219,19 @@ def _read_originator(element: Element, method: str, profile: Profile) -> tuple[b
     return octets_of(public), curve
 
 
-def _listed(key: Element) -> frozenset[str] | None:
-    """The ids in the ReferenceList of the encrypted key, None without a list."""
+def _listed(key: Element, ids: Mapping[str, Element]) -> frozenset[Element] | None:
+    """The elements in the ReferenceList of the encrypted key, by whatever kind of id; None without a list."""
     found = key.find(_REFERENCE_LIST)
     if found is None:
         return None
     if any(child.tag != _DATA_REFERENCE or len(child) for child in found):
         refuse("a reference list of something else than data")
-    return frozenset(child.get("URI", "")[1:] for child in found)
+    uris = [child.get("URI", "") for child in found]
+    return frozenset(ids[uri[1:]] for uri in uris if uri[:1] == "#" and uri[1:] in ids)
 
 
 def _read_data(
-    element: Element, key: Element, ids: Mapping[str, Element], listed: frozenset[str] | None, profile: Profile
+    element: Element, key: Element, ids: Mapping[str, Element], listed: frozenset[Element] | None, profile: Profile
 ) -> tuple[str, EncryptedPart]:
     """One xenc:EncryptedData: the Content-ID it stands for, and how it is encrypted."""
     if element.get("Type") != ns.SWA_CONTENT_ONLY:
@@ -244,7 +248,7 @@ def _read_data(
     elif listed is None:
         refuse("encrypted data without a key")
     # A list that is there is complete [bsp R3214]; it is all there is where KeyInfo is missing.
-    if listed is not None and element.get("Id") not in listed:
+    if listed is not None and element not in listed:
         refuse("encrypted data that its key does not list")
     cipher = only(data, _CIPHER_REFERENCE)
     transform = only(only(cipher, _TRANSFORMS), _TRANSFORM)

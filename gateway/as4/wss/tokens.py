@@ -2,7 +2,8 @@
 
 A `KeyReference` is only a name. What it means is decided against certificates that were
 known before the message came: the pinned ones of the claimed party for a signature, our
-own for encryption. A key is never taken from a message without such a match [threats C10].
+own for encryption; or, where the agreement trusts by path, by a path to one of its anchors.
+A key is never taken from a message without such a match [threats C10].
 KeyName, KeyValue and RetrievalMethod have no reader here.
 """
 
@@ -43,10 +44,12 @@ class KeyReference(Struct, frozen=True, omit_defaults=True):
     """A name for a certificate. Everything that is set must fit; something always is.
 
     `certificate` is the DER carried in the message, `issuer` the text of a distinguished
-    name, `thumbprint` the SHA-1 of the DER.
+    name, `thumbprint` the SHA-1 of the DER. `chain` are further certificates that the message
+    carries with `certificate`, its issuer first; they name nothing and are believed in nothing.
     """
 
     certificate: bytes | None = None
+    chain: tuple[bytes, ...] = ()
     ski: bytes | None = None
     thumbprint: bytes | None = None
     issuer: str | None = None
@@ -123,20 +126,21 @@ def _read_direct(
     # Two names for one thing must agree; either may be missing [bsp R5218, R5215].
     if any(other not in (None, kind) for other in (reference.get("ValueType"), token_type)):
         refuse("a token reference with another ValueType than its token")
-    return KeyReference(certificate=_leaf(token, kind))
+    leaf, *chain = _path(token, kind)
+    return KeyReference(certificate=leaf, chain=tuple(chain))
 
 
-def _leaf(token: Element, kind: str | None) -> bytes:
-    """The end-entity certificate of a BinarySecurityToken."""
+def _path(token: Element, kind: str | None) -> list[bytes]:
+    """The certificates of a BinarySecurityToken, the end-entity's first."""
     if token.get("EncodingType", ns.BASE64_BINARY) != ns.BASE64_BINARY:
         refuse("a token that is not base64")
     octets = octets_of(token)
     if kind == ns.X509V3:
         if len(octets) > MAX_CERTIFICATE:
             refuse("a certificate too large")
-        return octets
+        return [octets]
     if kind == ns.X509_PKIPATH:
-        return split_path(octets)[-1]
+        return split_path(octets)[::-1]
     refuse("a token of a kind that we do not take")
 
 
@@ -180,7 +184,7 @@ def carried_certificates(envelope: bytes) -> list[bytes]:
     found: list[bytes] = []
     for element in parse(envelope).iter(_TOKEN, _KEY_IDENTIFIER, _X509_CERTIFICATE):
         if element.tag == _TOKEN:
-            found.append(_leaf(element, element.get("ValueType")))
+            found.append(_path(element, element.get("ValueType"))[0])
         elif element.tag == _X509_CERTIFICATE or element.get("ValueType") == ns.X509V3:
             found.append(octets_of(element))
     return list(dict.fromkeys(found))

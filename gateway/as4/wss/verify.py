@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidSignature
 
 from gateway.as4 import ns
 from gateway.as4.media_type import bare_type
+from gateway.as4.mime import ContentIds
 from gateway.as4.profiles.profile import Profile
 from gateway.as4.units import Reference, Transform
 from gateway.as4.wss.algorithms import DIGESTS, check_signature, decode_base64, fits, public_key_of
@@ -139,11 +140,13 @@ def check_coverage(
     """Exactly {messaging, body} as these nodes, and one for each of `cids`. Raises `PolicyNoncompliance`."""
     covered: dict[Element, Reference] = {}
     parts: dict[str, Reference] = {}
+    known = ContentIds(cids)
     for reference in references:
         uri = reference.uri
         if uri.startswith("cid:"):
-            cid = uri[4:]
-            if cid in parts or cid not in cids:
+            # As in PartInfo, or in the other of the two spellings that products use [as4 1.2].
+            cid = known.find(uri[4:])
+            if cid is None or cid in parts:
                 refuse("a reference to a part that is not described, or a second one")
             parts[cid] = reference
             continue

@@ -33,7 +33,8 @@ Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 Lease = Annotated[float, Meta(ge=1, le=3_600)]
 Wait = Annotated[float, Meta(ge=0, le=60)]
 State = Literal[
-    "SUBMITTED", "WAITING_FOR_RETRY", "ACKNOWLEDGED", "FAILED", "CANCELLED", "RECEIVED", "DELIVERED", "PURGED",
+    "SUBMITTED", "WAITING_FOR_RETRY", "READY_TO_PULL", "WAITING_FOR_RECEIPT", "ACKNOWLEDGED", "FAILED", "CANCELLED",
+    "RECEIVED", "DELIVERED", "PURGED",
 ]  # fmt: skip
 EventType = Literal[
     "message.accepted", "message.acknowledged", "message.failed", "message.retrying",
@@ -67,7 +68,7 @@ class InlinePart(SubmissionPart, frozen=True, forbid_unknown_fields=True, kw_onl
 class SubmissionMeta(Submission, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The form field `meta`: what is to be sent. What is left out comes from the agreement."""
 
-    to_party: SubmissionParty
+    to_party: SubmissionParty | None = None
     from_party: SubmissionParty | None = None
     properties: tuple[SubmissionProperty, ...] = ()
     parts: tuple[SubmissionPart, ...] = ()

@@ -19,9 +19,9 @@ from gateway.backends.rest.documents import (
     Timeline,
 )
 from gateway.backends.rest.multipart import FormReader
-from gateway.backends.rest.problems import Finding, Refused
+from gateway.backends.rest.problems import Place, Refused
 from gateway.backends.rest.request import Request, answer, decode
-from gateway.plugin import MessageFilter, MessageView, Submission, Submitted
+from gateway.plugin import Content, MessageFilter, MessageView, Submission
 
 FINAL = frozenset({"ACKNOWLEDGED", "FAILED", "CANCELLED", "PURGED"})
 #: How often a waiting request looks: soon at first, since a receipt takes 20 ms, then once a second.
@@ -33,13 +33,11 @@ async def submit(request: Request) -> Response:
     wait = request.query(SubmitQuery).wait
     key = _idempotency_key(request)
     with request.uploads.slot(request.caller.id):
-        match request.media_type:
-            case "multipart/form-data":
-                submitted = await _submit_form(request, key)
-            case "application/json":
-                submitted = await _submit_json(request, key)
-            case _:
-                raise Refused("unsupported-media-type")
+        meta, submission, content = await _submission(request)
+        if key is None and meta.message_id is None:
+            # Without either, a producer that lost our answer could only send twice or not at all.
+            raise Refused("idempotency-key-missing")
+        submitted = await request.msh.submit(request.caller, submission, content, idempotency_key=key)
     headers = {"Location": f"{request.prefix}/v1/messages/{quote(submitted.id)}"}
     if submitted.replayed:
         headers["Idempotent-Replayed"] = "true"
@@ -50,20 +48,38 @@ async def submit(request: Request) -> Response:
     return answer(submitted, 202, headers)
 
 
-async def _submit_form(request: Request, key: str | None) -> Submitted:
+async def validate(request: Request) -> Response:
+    """POST /v1/messages:validate: what `submit` would make of the same body, with nothing stored."""
+    request.query(NoQuery)
+    with request.uploads.slot(request.caller.id):
+        _, submission, content = await _submission(request)
+        return answer(await request.msh.validate(request.caller, submission, content))
+
+
+async def _submission(request: Request) -> tuple[SubmissionMeta, Submission, Content]:
+    """The body as a submission in either form: as it was written, as the plugin API wants it, and its payloads."""
+    match request.media_type:
+        case "multipart/form-data":
+            return await _form(request)
+        case "application/json":
+            return await _inline(request)
+        case _:
+            raise Refused("unsupported-media-type")
+
+
+async def _form(request: Request) -> tuple[SubmissionMeta, Submission, Content]:
     form = FormReader(request.headers["content-type"], request.body)
     octets = await form.meta(request.options.meta_bytes)
-    _repeatable(decode(octets, SubmissionMeta), key)
+    meta = decode(octets, SubmissionMeta)
     # Read a second time as the plain plugin type: Structs compare by their exact type.
     submission = decode(octets, Submission)
     await form.expect(submission.parts)
-    return await request.msh.submit(request.caller, submission, form.content, idempotency_key=key)
+    return meta, submission, form.content
 
 
-async def _submit_json(request: Request, key: str | None) -> Submitted:
+async def _inline(request: Request) -> tuple[SubmissionMeta, Submission, Content]:
     octets = await request.body.whole(request.options.json_bytes)
     inline = decode(octets, InlineSubmission)
-    _repeatable(inline, key)
     contents = [part.content for part in inline.parts]
     if sum(map(len, contents)) > request.options.inline_bytes:
         raise Refused("body-too-large")
@@ -72,7 +88,7 @@ async def _submit_json(request: Request, key: str | None) -> Submitted:
         if contents[number]:
             yield contents[number]
 
-    return await request.msh.submit(request.caller, decode(octets, Submission), content, idempotency_key=key)
+    return inline, decode(octets, Submission), content
 
 
 def _idempotency_key(request: Request) -> str | None:
@@ -82,15 +98,9 @@ def _idempotency_key(request: Request) -> str | None:
         return None
     key = re.fullmatch(r'(?P<quote>"?)([!#-\[\]-~]{1,255})(?P=quote)', value)
     if key is None:
-        finding = Finding("#", "Idempotency-Key must be 1 to 255 visible ASCII characters")
-        raise Refused("invalid-parameter", errors=(finding,))
+        place = Place("#", "Idempotency-Key must be 1 to 255 visible ASCII characters")
+        raise Refused("invalid-parameter", errors=(place,))
     return key[2]
-
-
-def _repeatable(submission: SubmissionMeta, key: str | None) -> None:
-    # Without either, a producer that lost our answer could only send twice or not at all.
-    if key is None and submission.message_id is None:
-        raise Refused("idempotency-key-missing")
 
 
 async def settled(request: Request, id: str, seconds: float) -> MessageView:

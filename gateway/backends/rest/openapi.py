@@ -5,10 +5,10 @@ from typing import Any
 
 import msgspec
 
-from gateway.backends.rest.documents import SubmissionMeta
+from gateway.backends.rest.documents import InlineSubmission, SubmissionMeta
 from gateway.backends.rest.operations import ALWAYS, Operation
 from gateway.backends.rest.problems import KINDS, Problem
-from gateway.plugin import MessageView
+from gateway.plugin import MessageView, Submitted
 
 _REF = "#/components/schemas/{name}"
 
@@ -42,25 +42,23 @@ def document(operations: tuple[Operation, ...], version: str) -> dict[str, Any]:
 def _operation(operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": f"{operation.verb.__module__.rpartition('.')[2]}.{operation.verb.__name__}",
-        "tags": [operation.path.split("/")[2]],
+        "tags": [re.split("[/:]", operation.path)[2]],
         "summary": operation.summary,
         "parameters": [*_path_parameters(operation), *_query_parameters(operation)],
         "responses": {str(operation.status): _success(operation), **_problems(operation)},
     }
     if operation.request is not None:
         described["requestBody"] = {"required": True, "content": {"application/json": _schema(operation.request)}}
-    if operation.path == "/v1/messages" and operation.method == "POST":
+    if operation.request is InlineSubmission:
+        _describe_form(described)
+    if operation.response is Submitted:
         _describe_submission(described)
     if operation.response is bytes:
         _describe_download(described)
     return described
 
 
-def _describe_submission(described: dict[str, Any]) -> None:
-    described["parameters"].append({
-        "name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 257},
-        "description": "Required unless the submission has a message_id. Repeat it with the repeated request.",
-    })  # fmt: skip
+def _describe_form(described: dict[str, Any]) -> None:
     described["requestBody"]["content"]["multipart/form-data"] = {
         "schema": {
             "type": "object",
@@ -72,6 +70,13 @@ def _describe_submission(described: dict[str, Any]) -> None:
         },
         "encoding": {"meta": {"contentType": "application/json"}},
     }
+
+
+def _describe_submission(described: dict[str, Any]) -> None:
+    described["parameters"].append({
+        "name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 257},
+        "description": "Required unless the submission has a message_id. Repeat it with the repeated request.",
+    })  # fmt: skip
     described["responses"]["202"]["headers"] = {
         "Location": {"schema": {"type": "string"}},
         "Idempotent-Replayed": {"schema": {"type": "string", "enum": ["true"]}},

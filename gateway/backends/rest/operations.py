@@ -9,7 +9,7 @@ from starlette.responses import Response
 from gateway.backends.rest import documents as d
 from gateway.backends.rest import inbox, messages, payloads, webhooks
 from gateway.backends.rest.request import Request
-from gateway.plugin import MessageView, Submitted, WebhookTarget
+from gateway.plugin import DryRun, MessageView, Submitted, WebhookTarget
 
 Verb = Callable[[Request], Awaitable[Response]]
 
@@ -35,16 +35,19 @@ ALWAYS = (
 )  # fmt: skip
 _JSON = ("unsupported-media-type", "body-too-large", "body-too-slow", "malformed-json", "invalid-document")
 _FORM = ("malformed-form", "meta-first", "meta-too-large", "parts-mismatch")
-_SUBMIT = (
-    "idempotency-key-missing", "idempotency-key-reused", "message-id-conflict", "submission-refused",
-    "payload-too-large", "too-many-uploads",
-)  # fmt: skip
+_REFUSED = ("submission-refused", "rules-broken", "payload-too-large", "too-many-uploads")
+_SUBMIT = ("idempotency-key-missing", "idempotency-key-reused", "message-id-conflict", *_REFUSED)
 
 OPERATIONS = (
     Operation(
         method="POST", path="/v1/messages", verb=messages.submit,
         summary="Submit a message", query=d.SubmitQuery, request=d.InlineSubmission,
         status=202, response=Submitted, problems=_JSON + _FORM + _SUBMIT,
+    ),
+    Operation(
+        method="POST", path="/v1/messages:validate", verb=messages.validate,
+        summary="Say what would be sent, and store nothing", request=d.InlineSubmission,
+        response=DryRun, problems=_JSON + _FORM + _REFUSED,
     ),
     Operation(
         method="GET", path="/v1/messages", verb=messages.several,

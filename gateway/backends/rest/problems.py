@@ -20,9 +20,12 @@ from starlette.responses import Response
 
 from gateway.plugin import (
     ClaimLost,
+    DiscoveryFailed,
+    Finding,
     GatewayError,
     NotFound,
     Overloaded,
+    RulesBroken,
     StoreUnavailable,
     SubmissionConflict,
     SubmissionRefused,
@@ -52,7 +55,7 @@ class Kind(Struct, frozen=True, forbid_unknown_fields=True):
     hint: Text
 
 
-class Finding(Struct, frozen=True):
+class Place(Struct, frozen=True):
     """One place that is wrong. `pointer` is a JSON pointer into the document that was sent."""
 
     pointer: str
@@ -71,7 +74,8 @@ class Problem(Struct, frozen=True, omit_defaults=True, kw_only=True):
     hint: str
     trace_id: str
     detail: str = ""
-    errors: tuple[Finding, ...] = ()
+    errors: tuple[Place, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 KINDS: dict[str, Kind] = msgspec.convert(
@@ -87,12 +91,14 @@ class Refused(GatewayError):
         slug: str,
         detail: str = "",
         *,
-        errors: tuple[Finding, ...] = (),
+        errors: tuple[Place, ...] = (),
+        findings: tuple[Finding, ...] = (),
         hint: str = "",
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.slug, self.errors, self.hint, self.headers = slug, errors, hint, headers or {}
+        self.slug, self.errors, self.findings = slug, errors, findings
+        self.hint, self.headers = hint, headers or {}
 
 
 class Disconnected(GatewayError):
@@ -130,8 +136,10 @@ def translate(error: Exception) -> Refused:
         case SubmissionConflict():
             slug = "idempotency-key-reused" if error.field == "idempotency_key" else "message-id-conflict"
             return Refused(slug, error.detail, hint=error.hint)
+        case RulesBroken():
+            return Refused("rules-broken", error.detail, findings=error.findings)
         case SubmissionRefused():
-            errors = (Finding(pointer(error.field), error.detail),) if error.field else ()
+            errors = (Place(pointer(error.field), error.detail),) if error.field else ()
             return Refused("submission-refused", error.detail, errors=errors, hint=error.hint)
         case NotFound():
             return Refused("not-found")
@@ -143,6 +151,8 @@ def translate(error: Exception) -> Refused:
             return Refused("store-unavailable", headers={"Retry-After": RETRY_AFTER})
         case Overloaded():
             return Refused("overloaded", headers={"Retry-After": RETRY_AFTER})
+        case DiscoveryFailed() if error.temporary:
+            return Refused("receiver-not-found-now", headers={"Retry-After": RETRY_AFTER})
         case GatewayError() if error.temporary:
             return Refused("overloaded", headers={"Retry-After": RETRY_AFTER})
         case _:
@@ -163,6 +173,7 @@ def response(refused: Refused, language: Language, trace_id: str) -> Response:
         hint=refused.hint or getattr(kind.hint, language),
         trace_id=trace_id,
         errors=refused.errors,
+        findings=refused.findings,
     )
     headers = {"Content-Language": language, "Vary": "Accept-Language"} | refused.headers
     return Response(msgspec.json.encode(problem), kind.status, headers, "application/problem+json")
@@ -180,7 +191,7 @@ def pointer(path: str) -> str:
 def invalid(error: msgspec.ValidationError, slug: str = "invalid-document") -> Refused:
     """The refusal for a document that msgspec did not accept."""
     what, _, where = str(error).partition(" - at `")
-    return Refused(slug, what, errors=(Finding(pointer(where.rstrip("`")), what),))
+    return Refused(slug, what, errors=(Place(pointer(where.rstrip("`")), what),))
 
 
 def language_of(accept: str) -> Language:

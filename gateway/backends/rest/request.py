@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from gateway.backends.rest.body import Body
 from gateway.backends.rest.limits import RestOptions, Uploads
-from gateway.backends.rest.problems import Finding, Refused, invalid
+from gateway.backends.rest.problems import Place, Refused, invalid
 from gateway.plugin import Caller, Msh, NotFound
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class Request:
         """A header that may be given once. Raises `Refused`."""
         values = self.headers.getlist(name)
         if len(values) > 1:
-            raise Refused("invalid-parameter", errors=(Finding("#", f"the header {name} is given twice"),))
+            raise Refused("invalid-parameter", errors=(Place("#", f"the header {name} is given twice"),))
         return values[0] if values else None
 
 

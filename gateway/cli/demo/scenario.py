@@ -6,7 +6,8 @@
     4  evidence response   EE -> LV    ExecuteQueryResponse, with the PDF
 
 A message counts when its receipt was verified by the sender's gateway, when the octets that
-went in on one side came out on the other, and when its header breaks no OOTS rule.
+went in on one side came out on the other, and when it breaks no OOTS rule: not by the rules asked
+here, and not in the judgement of either gateway.
 """
 
 import time
@@ -71,6 +72,8 @@ def _judged(sent: Sent, taken: Taken, until: float) -> Result:
             f"{sent.action} {sent.direction} is {view['state']}: "
             f"{view.get('error_code', 'no error code')} {view.get('error_detail', '')}".rstrip()
         )
+    for finding in (*view.get("findings", ()), *taken.view.get("findings", ())):
+        raise DemoFailed(f"{sent.action} {sent.direction}: a gateway found {finding['rule']}: {finding['message']}")
     if sent.digests != taken.digests:
         raise DemoFailed(f"{sent.action} {sent.direction} arrived with other octets than were sent")
     return Result(

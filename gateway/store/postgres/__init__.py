@@ -9,6 +9,7 @@ verbs of `api.Store`, grouped by what they are about.
 """
 
 from gateway.store.api import Health
+from gateway.store.postgres.agreements import Agreements
 from gateway.store.postgres.audit import Audit
 from gateway.store.postgres.bell import Bell
 from gateway.store.postgres.inbound import Inbound
@@ -18,13 +19,14 @@ from gateway.store.postgres.migrate import pending
 from gateway.store.postgres.outbound import Outbound
 from gateway.store.postgres.payloads import Payloads
 from gateway.store.postgres.pool import Pool
+from gateway.store.postgres.pulling import Pulling
 from gateway.store.postgres.registry import Registry
 from gateway.store.postgres.sql import load
 
 Q = load("session")
 
 
-class PostgresStore(Inbound, Outbound, Jobs, Payloads, Messages, Registry, Audit):
+class PostgresStore(Inbound, Outbound, Pulling, Jobs, Payloads, Messages, Registry, Audit, Agreements):
     """`api.Store` in one schema of one database. Belongs to the event loop that opened it."""
 
     def __init__(self, pool: Pool, schema: str) -> None:

@@ -21,6 +21,8 @@ Q = load("session")
 GATHER = 0.01
 #: Listening gets a sign of life this often, or the connection is taken for dead.
 ANSWER = 2.0
+#: What a ring says when it is not about work.
+AGREEMENTS = "agreements"
 
 
 class Bell:
@@ -34,12 +36,30 @@ class Bell:
         self._listening: Session | None = None
         self._asking = asyncio.Lock()
         self._pending = False
+        self._topics: list[str] = []
+        self._news = asyncio.Event()
         self._ringer: asyncio.Task[None] | None = None
 
     def ring(self) -> None:
         """There may be work. Wakes this process at once and the others a moment later; never fails."""
         self._wake()
         self._pending = True
+        self._send()
+
+    def ring_agreements(self) -> None:
+        """Something about the agreements may have changed. Wakes this process and the others that listen for work."""
+        self._news.set()
+        self._topics = [AGREEMENTS]
+        self._send()
+
+    async def wait_for_agreements(self, timeout: float) -> None:
+        """Return when somebody rang for the agreements since the last wait, or after `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._news.wait()
+        self._news.clear()
+
+    def _send(self) -> None:
         if self._ringer is None or self._ringer.done():
             self._ringer = asyncio.create_task(self._ring(), name="ring")
 
@@ -64,6 +84,7 @@ class Bell:
     async def close(self) -> None:
         """Stop listening. Whoever waits wakes up."""
         self._wake()
+        self._news.set()
         if self._ringer is not None:
             self._ringer.cancel()
             await asyncio.gather(self._ringer, return_exceptions=True)
@@ -78,10 +99,12 @@ class Bell:
                 rung.set_result(None)
 
     async def _ring(self) -> None:
-        while self._pending:
+        while self._pending or self._topics:
+            topics, self._topics = [*self._topics, *([""] if self._pending else [])], []
             self._pending = False
             try:
-                await self._pool.row(Q["ring"], self._channel, self._name)
+                for topic in topics:
+                    await self._pool.row(Q["ring"], self._channel, f"{self._name} {topic}".strip())
             except StoreUnavailable:
                 return  # the others look for themselves
             await asyncio.sleep(GATHER)
@@ -109,6 +132,11 @@ class Bell:
             raise
         return session
 
-    def _heard(self, _connection: object, _pid: int, _channel: str, name: str) -> None:
-        if name != self._name:  # our own ring has woken us already
+    def _heard(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
+        name, _, topic = payload.partition(" ")
+        if name == self._name:
+            return  # our own ring has woken us already
+        if topic == AGREEMENTS:
+            self._news.set()
+        else:
             self._wake()

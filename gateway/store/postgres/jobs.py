@@ -26,7 +26,8 @@ class Jobs(Room):
         if kind == "deliver":
             found = await self._pool.writes(Q["claim_deliver"], limit, worker, lease, wanted, states)
         else:
-            found = await self._pool.writes(Q["claim"], kind, limit, worker, lease, wanted, states)
+            statement = "claim" if kind in ("send", "notify") else "claim_pull"
+            found = await self._pool.writes(Q[statement], kind, limit, worker, lease, wanted, states)
         # RETURNING keeps no order.
         return [rows.job(row) for row in sorted(found, key=lambda row: row["was_due"])]
 

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from gateway.as4.units import UserMessage
 from gateway.stages import point
 from gateway.store.api import Attempt, Direction, Message, MessageFilter
 from gateway.store.postgres import rows
@@ -11,9 +12,13 @@ from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
 
 Q = load("message")
+QP = load("pull")
 
 #: States that only one direction has. It need not be asked for, but there is an index for it.
-DIRECTION_OF = {"RECEIVED": "inbound", "DELIVERED": "inbound", "SUBMITTED": "outbound", "WAITING_FOR_RETRY": "outbound"}
+DIRECTION_OF = {
+    "RECEIVED": "inbound", "DELIVERED": "inbound", "SUBMITTED": "outbound", "WAITING_FOR_RETRY": "outbound",
+    "READY_TO_PULL": "outbound", "WAITING_FOR_RECEIPT": "outbound",
+}  # fmt: skip
 #: A prefix shorter than this is no search, it is a guess.
 PREFIX = 8
 #: No text that begins with a prefix comes after the prefix and this.
@@ -49,6 +54,14 @@ class Messages(Room):
         found = await self._pool.planned(Q["messages"], *texts, *(wanted.after or (None, None)), wanted.limit)
         return [rows.message(row) for row in found]
 
+    async def asked(
+        self, request_id: str, *, direction: Direction, tenant: str, partner: str
+    ) -> list[UserMessage]:
+        if not rows.storable(request_id):
+            return []
+        found = await self._pool.rows(Q["asked"], request_id, direction, tenant, partner)
+        return [rows.header(row["header"]) for row in found]
+
     async def attempts(self, message: UUID) -> list[Attempt]:
         return [rows.attempt(row) for row in await self._pool.rows(Q["attempts"], message)]
 
@@ -69,6 +82,7 @@ class Messages(Room):
                 break
             erased += done
         await self._pool.write(Q["erase_duplicates"], limit)
+        await self._pool.write(QP["erase_requests"], 10 * limit)
         return erased
 
     async def _purge(self, delivered_before: float, settled_before: float, limit: int) -> int:

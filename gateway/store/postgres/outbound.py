@@ -17,8 +17,10 @@ from gateway.store.postgres.sql import load
 from gateway.store.states import JOB, OUTBOUND, RESULTS, after, before
 
 Q = load("outbound")
+QP = load("pull")
 QJ = load("job")
 QA = load("audit")
+QR = load("agreement")
 TRIES = 3
 #: What failed has an error, if only this one (EBMS "Other").
 UNNAMED = "EBMS:0004"
@@ -114,7 +116,8 @@ class Outbound(Room):
                 return False
             if job is not None:
                 await t.row(Q["settle_job"], job["id"], before(JOB, "settle"), "DONE")
-            await t.row(Q["close_attempts"], message, "settled")
+            in_time = was["state"] == "WAITING_FOR_RECEIPT"
+            await t.row(Q["close_attempts"], message, "acknowledged" if in_time else "settled")
             await t.row(Q["tell"], message, was["backend"], rows.events(events))
             if was["state"] == "FAILED":
                 detail = {"from": "FAILED", "to": "ACKNOWLEDGED"}
@@ -164,13 +167,21 @@ class Outbound(Room):
             elif job is None or job["busy"] or not was["has_payload"]:
                 done = False
             else:
-                done = bool(
+                held = job["kind"] == "hold"
+                event = "hold_again" if held and was["state"] == "FAILED" else "requeue"
+                done = was["state"] in before(OUTBOUND, event) and bool(
                     await t.row(
-                        Q["settle_message"], message, before(OUTBOUND, "requeue"), "WAITING_FOR_RETRY", None, None, None
+                        Q["settle_message"], message, before(OUTBOUND, event), after(OUTBOUND, was["state"], event),
+                        None, None, None,
                     )
-                )
-                if done:
+                )  # fmt: skip
+                if done and held:
+                    await t.row(QP["hold_again"], job["id"], before(JOB, "requeue"))
+                    await t.row(Q["close_attempts"], message, "lost")
+                elif done:
                     await t.row(Q["settle_job"], job["id"], before(JOB, "requeue"), "READY")
+            if done and was is not None:
+                await t.row(QR["take_active"], message)  # sent again, it goes by today's agreements
             if done:
                 await t.commit()
         if done:
@@ -215,6 +226,6 @@ def _check_texts(message: NewOutbound) -> None:
 
 def _stored(message: NewOutbound) -> Stored:
     unit = message.user_message
-    return Stored(message.id, unit.message_id, unit.conversation_id, "SUBMITTED")
+    return Stored(message.id, unit.message_id, unit.conversation_id, message.state)
 
 

@@ -7,6 +7,7 @@ import msgspec
 from asyncpg import Record
 from msgspec import Struct
 
+from gateway.as4.findings import Finding
 from gateway.as4.units import PartInfo, Reference, UserMessage
 from gateway.errors import StoreUnavailable
 from gateway.stages import Step
@@ -27,7 +28,8 @@ class PartFacts(Struct, frozen=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_header = msgspec.json.Decoder(UserMessage).decode
+header = msgspec.json.Decoder(UserMessage).decode
+_findings = msgspec.json.Decoder(tuple[Finding, ...]).decode
 _facts = msgspec.json.Decoder(PartFacts).decode
 _steps = msgspec.json.Decoder(tuple[Step, ...]).decode
 _references = msgspec.json.Decoder(tuple[Reference, ...]).decode
@@ -73,19 +75,32 @@ def inbound_columns(message: NewInbound) -> tuple:
         message.id, message.tenant, message.sender, unit.message_id, unit.conversation_id, unit.ref_to_message_id,
         unit.service.value, unit.action, message.backend, message.pmode_id, message.pmode_revision, text(unit),
         message.fingerprint, message.references, message.wrapped_key, message.envelope, message.signer,
-        message.receipt, message.findings, text(message.steps), *part_columns(message.parts),
+        message.receipt, _found(message), text(message.steps), *part_columns(message.parts), message.answer_to,
+        *_document(message),
     )  # fmt: skip
 
 
 def outbound_columns(message: NewOutbound) -> tuple:
     """The parameters of `submit`."""
-    unit = message.user_message
+    unit, held = message.user_message, message.held
     return (
         message.id, message.tenant, message.receiver, unit.message_id, unit.conversation_id, unit.ref_to_message_id,
         unit.service.value, unit.action, message.backend, message.pmode_id, message.pmode_revision, message.deadline,
         message.client, message.idempotency_key, message.wrapped_key, text(unit), message.fingerprint,
-        text(message.steps), *part_columns(message.parts),
+        text(message.steps), *part_columns(message.parts), message.state,
+        *(("hold", held.queue, held.patience) if held else ("send", message.receiver, None)),
+        _found(message), *_document(message),
     )  # fmt: skip
+
+
+def _found(message: NewInbound | NewOutbound) -> str | None:
+    return text(message.findings) if message.findings else None
+
+
+def _document(message: NewInbound | NewOutbound) -> tuple[str | None, str | None, str]:
+    """document, request_id, and the data of the event."""
+    document = None if message.document is None else text(message.document)
+    return document, message.request_id, text(message.event.data)
 
 
 def events(new: Iterable[NewEvent]) -> str:
@@ -105,7 +120,7 @@ def message(row: Record) -> Message:
         state=row["state"],
         tenant=row["tenant"],
         partner=row["partner"],
-        user_message=_header(row["header"]),
+        user_message=header(row["header"]),
         parts=_parts(row, whole),
         wrapped_key=row["wrapped_key"],
         pmode_id=row["pmode_id"],
@@ -123,9 +138,17 @@ def message(row: Record) -> Message:
         receipt_at=row["receipt_at"],
         envelope=row["envelope"] if whole else None,
         signer=row["signer"] if whole else None,
-        findings=tuple(row["findings"]),
+        findings=_findings_of(row),
+        document=None if row["document"] is None else _data(row["document"]),
         steps=_steps(row["steps"]),
     )
+
+
+def _findings_of(row: Record) -> tuple[Finding, ...]:
+    """The release before wrote texts, and only about digests."""
+    if row["advice"] is not None:
+        return _findings(row["advice"])
+    return tuple(Finding("A-01", "warning", said) for said in row["findings"])
 
 
 def _parts(row: Record, whole: bool) -> tuple[Part, ...]:

@@ -60,7 +60,8 @@ class TestAccept:
             Payload(b"a\nb", "text/plain", compress=False, signed_as="text/plain", digest_of=b"a\r\nb"),
         )
         findings = accept(message, RSA.leg()).findings
-        assert len(findings) == 2 and "part 1" in findings[0] and "part 3" in findings[1]
+        assert [f.where for f in findings] == ["MIME part 1", "MIME part 3"]
+        assert {(f.rule, f.severity) for f in findings} == {("A-01", "warning")}
 
 
 def check(message, profile="edelivery-as4/1.15", **leg):
@@ -80,7 +81,7 @@ class TestMessageProperties:
         message = user_message(properties=properties)
         with pytest.raises(ValueInconsistent) as refusal:
             check(message)
-        assert refusal.value.where == f"eb:MessageProperties/{missing}"
+        assert refusal.value.where == f"eb:MessageProperties/eb:Property[{missing}]"
         check(message, "edelivery-as4/1.15-two-corner")
         check(replace(message, service=Service(ns.TEST_SERVICE), action=ns.TEST_ACTION))
 
@@ -98,10 +99,16 @@ class TestMessageProperties:
         with pytest.raises(ProcessingModeMismatch):
             check(user_message(properties=(*CORNERS, Property("other", "1"))), properties=rules, closed_properties=True)
 
-    def test_no_value_from_outside_is_told(self):
+    def test_the_property_is_named(self):
         with pytest.raises(ValueInconsistent) as refusal:
-            check(user_message(), properties=(PropertyRule("canary"),))
-        assert "canary" not in refusal.value.where
+            check(user_message(), properties=(PropertyRule("ExchangeId"),))
+        assert refusal.value.where == "eb:MessageProperties/eb:Property[ExchangeId]"
+
+    def test_a_name_from_outside_is_told_short_and_harmless(self):
+        hostile = Property("x\u202e<b>&'\"\x1b[31m${jndi}" + "y" * 200, "secret value")
+        with pytest.raises(ProcessingModeMismatch) as refusal:
+            check(user_message(properties=(*CORNERS, hostile)), closed_properties=True)
+        assert refusal.value.where == "eb:MessageProperties/eb:Property[x__b______31m__jndi_yyyyyyyyyyyyyyyyyyyy]"
 
 
 def part(*properties, href="cid:p@x"):
@@ -140,7 +147,7 @@ class TestParts:
         """[as4 6.28-31]"""
         with pytest.raises(ValueInconsistent) as refusal:
             check(part(*properties))
-        assert refusal.value.where == f"eb:PartProperties/eb:Property[{where}]"
+        assert refusal.value.where == f"eb:PartInfo[1]/eb:PartProperties/eb:Property[{where}]"
 
     @pytest.mark.parametrize("href", [None, "#body", "http://x/y"])
     def test_payloads_elsewhere(self, href):

@@ -160,7 +160,7 @@ def test_form_does_not_matter():
         part(GOOD.replace("AQ==", "é")),
         part(GOOD.replace("AQ==", "<x/>AQ==")),
         part(GOOD.replace("AQ==", "A" * 257)),
-        part(GOOD) * 129,
+        part(GOOD) * 1025,
     ],
 )
 def test_values_matter(parts):

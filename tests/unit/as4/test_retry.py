@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.as4.pmode import RetryPolicy
-from gateway.as4.retry import next_wait
+from gateway.as4.retry import next_wait, spread_wait
 
 MIDDLE = b"\x80" + bytes(7)  # no jitter, either way
 LEAST, MOST = bytes(8), b"\xff" * 8
@@ -97,3 +97,12 @@ def test_the_window_ends_it():
     assert wait(policy, elapsed=90) == 10
     assert wait(policy, elapsed=100) is None
     assert wait(policy, elapsed=-5) == 60
+
+
+def test_how_long_the_receipt_of_a_pulled_message_may_take():
+    """The waits of retries, whether or not there is another one."""
+    policy = RetryPolicy(first=30, factor=2, max=180, count=2, window=100, jitter=0)
+    assert [spread_wait(policy, n, lambda size: bytes(size)) for n in range(5)] == [30, 60, 120, 180, 180]
+    spread = RetryPolicy(first=100, factor=1, max=100, jitter=0.1)
+    assert spread_wait(spread, 0, lambda size: bytes(size)) == pytest.approx(90)
+    assert spread_wait(spread, 10**6, lambda size: b"\xff" * size) == pytest.approx(110)

@@ -14,8 +14,10 @@ import msgspec
 
 from gateway.plugin import (
     Caller,
+    CheckedPart,
     ClaimLost,
     Delivery,
+    DryRun,
     MessageFilter,
     MessageView,
     NotFound,
@@ -103,21 +105,19 @@ class MemoryMsh:
             raise NotFound("token")
         return self.callers[token]
 
+    async def validate(self, caller, submission: Submission, content) -> DryRun:
+        self._check()
+        contents = await self._contents(submission, content)
+        parts = tuple(
+            CheckedPart(cid=part.cid or f"p{n}@gateway.example", mime_type=part.mime_type, size=len(octets),
+                        sha256=hashlib.sha256(octets).hexdigest(), compressed=False, wire_size=len(octets))
+            for n, (part, octets) in enumerate(zip(submission.parts, contents))
+        )  # fmt: skip
+        return DryRun(valid=True, pmode="m", profile="p", rules="advise", header="<eb:Messaging/>", parts=parts)
+
     async def submit(self, caller, submission: Submission, content, *, idempotency_key=None) -> Submitted:
         self._check()
-        if type(submission) is not Submission or type(submission.to_party) is not PartyRef:
-            raise AssertionError("a backend hands over the plain types of gateway.plugin")
-        if submission.to_party.id not in PARTNERS:
-            raise SubmissionRefused("no agreement with this party", field="to_party.id", hint="One of AP_LT, AP_EE.")
-        contents, total = [], 0
-        for number in range(len(submission.parts)):
-            octets = bytearray()
-            async for block in content(number):
-                octets += block
-                total += len(block)
-                if total > self.limit:
-                    raise TooLarge(f"more than {self.limit} bytes")
-            contents.append(bytes(octets))
+        contents = await self._contents(submission, content)
         fingerprint = self._fingerprint(submission, contents)
         known = self.keys.get((caller.id, idempotency_key)) if idempotency_key else None
         if known and self.fingerprints[known] != fingerprint:
@@ -143,6 +143,22 @@ class MemoryMsh:
             self.keys[caller.id, idempotency_key] = id
         self.after_submit(id)
         return self._submitted(view)
+
+    async def _contents(self, submission: Submission, content) -> list[bytes]:
+        if type(submission) is not Submission or type(submission.to_party) is not PartyRef:
+            raise AssertionError("a backend hands over the plain types of gateway.plugin")
+        if submission.to_party.id not in PARTNERS:
+            raise SubmissionRefused("no agreement with this party", field="to_party.id", hint="One of AP_LT, AP_EE.")
+        contents, total = [], 0
+        for number in range(len(submission.parts)):
+            octets = bytearray()
+            async for block in content(number):
+                octets += block
+                total += len(block)
+                if total > self.limit:
+                    raise TooLarge(f"more than {self.limit} bytes")
+            contents.append(bytes(octets))
+        return contents
 
     async def message(self, caller, id: str) -> MessageView:
         self._check()

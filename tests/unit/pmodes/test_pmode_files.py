@@ -108,7 +108,7 @@ class TestOots:
             assert (leg.profile, leg.backend, leg.signature_token) == ("oots/2.0", "rest", "bst")
             assert leg.properties == (
                 PropertyRule("originalSender"), PropertyRule("finalRecipient"),
-                PropertyRule("ExchangeId", False), PropertyRule("SpecificationId", False),
+                PropertyRule("ExchangeId", when="2.0"), PropertyRule("SpecificationId", when="2.0"),
             )  # fmt: skip
             partner = leg.to_party if leg.from_party.party_id == lv else leg.from_party
             assert (partner.signing, partner.encryption) == ((der,), der)
@@ -361,6 +361,9 @@ def test_mistakes_name_file_key_and_what_is_right(refused, tmp_path, old, new, k
     error = refused(OOTS.replace(old, new))
     assert (error.file, error.key) == (str(tmp_path / "0.toml"), key)
     assert words in str(error)
+    named = OOTS.replace(old, new).splitlines()[error.line - 1]
+    assert error.line and (key.rpartition(".")[2] in named or "AP_EE_01" in named), "the line of the key, or of its table"
+    assert str(error).startswith(f"{tmp_path}/0.toml:{error.line}: {key}")
 
 
 @pytest.mark.parametrize(("old", "new", "words"), [

@@ -38,8 +38,11 @@ def test_lint_exits_with_3_when_something_is_wrong(site):
     (site / "pmodes" / "oots.toml").write_text("profile = 1")
     result = run("lint", "pmodes", "--json")
     assert result.exit_code == 3
-    (finding,) = json.loads(result.stdout)
-    assert finding["rule"] == "P000" and finding["where"] == "pmodes/oots.toml: profile"
+    findings = json.loads(result.stdout)
+    assert [(f["rule"], f["where"]) for f in findings] == [
+        ("P000", "pmodes/oots.toml:1: profile"), ("P000", "pmodes/oots.toml: self"), ("P000", "pmodes/oots.toml: parties"),
+    ]
+    assert all(set(f) <= {"rule", "severity", "where", "message", "hint"} for f in findings)
 
 
 def test_warnings_are_no_failure(site):
@@ -82,3 +85,38 @@ def test_a_path_and_a_certs_folder_of_ones_own(site):
     assert run("lint", ROOT / "pmodes/examples/oots.toml", "--certs", site / "certs").exit_code == 0
     with pytest.raises(ConfigError):
         run("show", ROOT / "pmodes/examples/edelivery.toml")
+
+
+def test_lint_for_other_tools(site):
+    text = (site / "pmodes" / "oots.toml").read_text().replace("ap.example.ee", "192.0.2.7")
+    (site / "pmodes" / "oots.toml").write_text(text)
+    sarif = json.loads(run("lint", "--format", "sarif").stdout)
+    assert sarif["version"] == "2.1.0" and sarif["runs"][0]["results"][0]["ruleId"] == "P003"
+    line = next(n for n, line in enumerate(text.splitlines(), 1) if "192.0.2.7" in line)
+    assert f"::warning file=pmodes/oots.toml,line={line},title=P003::" in run("lint", "--format", "github").stdout
+    (site / "pmodes" / "oots.toml").write_text("\0")
+    assert json.loads(run("lint", "--json").stdout)[0]["rule"] == "P000"
+
+
+def test_lint_without_findings_prints_an_empty_array(site):
+    assert json.loads(run("lint", "--json").stdout) == [] and run("lint", "--format", "github").stdout == ""
+
+
+def test_show_origin(site):
+    text = run("show", "--effective", "--origin").stdout
+    assert "endpoint:           https://ap.example.ee/services/msh   ← party (pmodes/oots.toml:" in text
+    legs = json.loads(run("show", "--effective", "--origin", "--json").stdout)["legs"]
+    values = {value["name"]: value for value in legs[0]["values"]}
+    assert values["retry.first"]["origin"] == {"layer": "profile oots/2.0", "file": "profile oots/2.0", "line": 0, "key": "retry.first"}
+    assert values["endpoint"]["origin"]["file"] == "pmodes/oots.toml" and values["endpoint"]["origin"]["line"] > 0
+
+
+def test_schema(site):
+    assert json.loads(run("schema").stdout)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+def test_a_mistake_is_told_with_file_line_and_value(site):
+    path = site / "pmodes" / "oots.toml"
+    path.write_text(path.read_text().replace("https://", "http://"))
+    with pytest.raises(ConfigError, match=r'^pmodes/oots\.toml:\d+: parties\.AP_EE_01\.endpoint = "http://.*: is plain http'):
+        run("show")

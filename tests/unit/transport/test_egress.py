@@ -22,7 +22,7 @@ def refused(url, purpose="webhook", allow=()):
     "https://2130706433/", "https://0x7f000001/", "https://0x7f.1/", "https://0177.0.0.1/", "https://127.1/",
     "https://127.0.0.1./", "https://[127.0.0.1]/", "https://" + "a" * 64 + ".example/", "https://x.example/" + "a" * 2048,
 ])  # fmt: skip
-@pytest.mark.parametrize("purpose", ["as4", "webhook"])
+@pytest.mark.parametrize("purpose", ["as4", "webhook", "smp", "discovered"])
 def test_what_no_purpose_may_reach(url, purpose):
     refused(url, purpose, ["0.0.0.0/0", "::/0"])
 
@@ -33,8 +33,19 @@ def test_what_no_purpose_may_reach(url, purpose):
     "[::1]", "[::]", "[fe80::1]", "[fc00::1]", "[fd00:ec2::254]", "[ff02::1]", "[::ffff:127.0.0.1]", "[::ffff:10.0.0.1]",
     "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[64:ff9b::a00:1]", "[2002:7f00:1::]", "[2001:db8::1]", "[fec0::1]",
 ])  # fmt: skip
-def test_webhooks_reach_public_addresses_only(address):
-    assert "address" in refused(f"https://{address}/hook")
+@pytest.mark.parametrize("purpose", ["webhook", "smp", "discovered"])
+def test_urls_that_others_name_reach_public_addresses_only(address, purpose):
+    assert "address" in refused(f"https://{address}/hook", purpose)
+
+
+def test_plain_http_by_purpose():
+    """Metadata is signed; a message to a discovered partner is not to go in the clear unless the operator lists where."""
+    EgressPolicy().check_url("http://smp.example.ee/", "smp")
+    refused("http://127.0.0.1/", "smp")
+    refused("http://ap.example.ee/as4", "discovered")
+    EgressPolicy(["10.0.0.0/8"]).check_url("http://10.0.0.1/as4", "discovered")
+    refused("http://193.40.5.1/as4", "discovered", ["10.0.0.0/8"])
+    refused("https://ap.example.ee:25/", "discovered")
 
 
 @pytest.mark.parametrize("url", [

@@ -513,6 +513,25 @@ async def test_another_ca_in_the_agreement_is_another_pool(client, partner, pki,
     await failure(one, f"https://127.0.0.1:{port}/", ca=type(pki)(tmp_path).ca.read_bytes())
 
 
+async def test_partners_that_come_and_go_do_not_pile_up(client, partner, monkeypatch):
+    """Who is discovered is in no agreement, and nobody takes him out of one."""
+    monkeypatch.setattr(transport, "MAX_POOLS", 3)
+    _, port = await partner()
+    one = client()
+    for n in range(10):
+        assert (await post(one, f"http://127.0.0.1:{port}/", partner=f"AP_{n}")).status == 200
+    assert list(one._pools) == ["AP_7", "AP_8", "AP_9"]
+
+
+async def test_an_endpoint_that_a_publisher_named_is_judged_as_such(client, partner):
+    made, port = await partner()
+    with pytest.raises(SendFailed, match="that was discovered"):
+        await client().post(
+            f"http://127.0.0.1:{port}/", content_type="a/b", content_length=0, body=blocks(), partner="x", purpose="discovered"
+        )
+    assert not made.connections
+
+
 def test_session_keys_are_not_written_for_the_asking(monkeypatch, tmp_path):
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
     assert default_context("x", None).keylog_filename is None

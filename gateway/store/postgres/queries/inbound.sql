@@ -5,13 +5,14 @@
 -- No row: (tenant, partner, message_id) is known already. Of two copies that come at once the
 -- second waits here for the first, and is stored if that one rolls back. The constraint is
 -- named: any other violation is an error, never a duplicate. The test service has no
--- backend and so no delivery.
+-- backend and so no delivery. $25 is the channel a pulled message came from: its receipt goes there.
 WITH stored AS (
     INSERT INTO message (id, direction, state, tenant, partner, message_id, conversation_id, ref_to_message_id,
                          service, action, backend, pmode_id, pmode_revision, receipt_at, header, fingerprint,
-                         references_digest, wrapped_key, envelope, signer, receipt, findings, steps)
+                         references_digest, wrapped_key, envelope, signer, receipt, advice, steps, document,
+                         request_id)
     VALUES ($1, 'inbound', 'RECEIVED', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now(), $12, $13, $14, $15, $16, $17,
-            $18, $19, $20)
+            $18, $19, $20, $26, $27)
         ON CONFLICT (tenant, partner, message_id) WHERE direction = 'inbound' DO NOTHING
  RETURNING id, backend
 ), kept AS (
@@ -21,9 +22,11 @@ WITH stored AS (
 ), queued AS (
     INSERT INTO job (kind, queue, message)
     SELECT 'deliver', backend, id FROM stored WHERE backend IS NOT NULL
+     UNION ALL
+    SELECT 'receipt', $25::text, id FROM stored WHERE $25::text IS NOT NULL
 ), told AS (
     INSERT INTO event (type, message, backend, data)
-    SELECT 'message.received', id, backend, '{}' FROM stored
+    SELECT 'message.received', id, backend, $28::json FROM stored
 )
 SELECT current_setting('synchronous_commit') AS durability FROM stored;
 

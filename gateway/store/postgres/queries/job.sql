@@ -19,6 +19,24 @@ UPDATE job
  WHERE job.id = due.id
 RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, data, was_due;
 
+-- claim_pull
+-- The same for kinds hold, pull and receipt.
+WITH due AS (
+    SELECT id, due_at AS was_due FROM job
+     WHERE kind = $1 AND kind IN ('hold', 'pull', 'receipt') AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
+       AND state = ANY ($6::text[]) AND due_at <= now() AND ($5::text[] IS NULL OR queue = ANY ($5))
+     ORDER BY due_at
+     LIMIT $2
+       FOR UPDATE SKIP LOCKED
+)
+UPDATE job
+   SET state = 'CLAIMED', attempt = attempt + 1, due_at = now() + make_interval(secs => $4),
+       claim = gen_random_uuid(), claimed_by = $3
+  FROM due
+ WHERE job.id = due.id
+RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, with_left(data) AS data,
+          was_due;
+
 -- claim_deliver
 -- The same for deliveries, queue by queue: a queue with a million waiting messages does not slow down
 -- another. Queues in $4; NULL: all.

@@ -4,7 +4,7 @@
 -- Message $1 with its parts, for backend $2 (NULL: whatever the backend).
 SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key, m.pmode_id, m.pmode_revision,
        m.backend, m.client, m.created_at, m.changed_at, m.deadline, m.error_code, m.error_detail, m.receipt,
-       m.receipt_at, m.envelope, m.signer, m.findings, m.steps,
+       m.receipt_at, m.envelope, m.signer, m.findings, m.advice, m.document, m.steps,
        (SELECT max(number) FROM attempt WHERE attempt.message = m.id) AS attempts,
        (SELECT due_at FROM job WHERE job.message = m.id AND kind = 'send' AND state = 'READY') AS next_attempt_at,
        p.numbers, p.facts, p.inline, p.chunks
@@ -29,7 +29,7 @@ SELECT id FROM message
 -- index for it, and none for the state.
 SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key, m.pmode_id, m.pmode_revision,
        m.backend, m.client, m.created_at, m.changed_at, m.deadline, m.error_code, m.error_detail,
-       m.receipt_at, m.findings, m.steps,
+       m.receipt_at, m.findings, m.advice, m.document, m.steps,
        (SELECT max(number) FROM attempt WHERE attempt.message = m.id) AS attempts,
        (SELECT due_at FROM job WHERE job.message = m.id AND kind = 'send' AND state = 'READY') AS next_attempt_at,
        p.numbers, p.facts, p.chunks
@@ -38,7 +38,8 @@ SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key,
            AND ($2::text IS NULL OR direction = $2)
            AND ($3::text IS NULL OR state = $3)
            AND ($3 IS DISTINCT FROM 'FAILED' OR error_code IS NOT NULL)
-           AND (coalesce($3, '') NOT IN ('RECEIVED', 'SUBMITTED', 'WAITING_FOR_RETRY') OR wrapped_key IS NOT NULL)
+           AND (coalesce($3, '') NOT IN ('RECEIVED', 'SUBMITTED', 'WAITING_FOR_RETRY', 'READY_TO_PULL', 'WAITING_FOR_RECEIPT')
+                OR wrapped_key IS NOT NULL)
            AND ($4::text IS NULL OR conversation_id = $4)
            AND ($5::text IS NULL OR message_id = $5)
            AND ($6::text IS NULL OR action = $6)
@@ -49,6 +50,10 @@ SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key,
        LATERAL (SELECT array_agg(number) AS numbers, array_agg(facts::text) AS facts, array_agg(chunks) AS chunks
                   FROM (SELECT * FROM part WHERE part.message = m.id ORDER BY number) AS ordered) AS p
  ORDER BY m.created_at DESC, m.id DESC;
+
+-- asked
+-- Up to two messages that brought the request document $1, of direction $2, between tenant $3 and partner $4.
+SELECT header FROM message WHERE request_id = $1 AND direction = $2 AND tenant = $3 AND partner = $4 LIMIT 2;
 
 -- attempts
 -- The attempts to send message $1.

@@ -1,8 +1,9 @@
 -- Submitting and sending.
 
 -- submit
--- Store a submission with its parts, its send job and its event, or nothing. No row: the MessageId or
--- the idempotency key is taken. When the key is new but the MessageId is not, the statement undoes
+-- Store a submission with its parts, its job and its event, or nothing. It begins in state $23 with a job of
+-- kind $24 in queue $25: to be sent now, or held for $26 seconds. No row: the MessageId or the
+-- idempotency key is taken. When the key is new but the MessageId is not, the statement undoes
 -- itself, so that no key points to nothing.
 WITH keyed AS (
     INSERT INTO idempotency (client, key, message, fingerprint)
@@ -12,19 +13,25 @@ WITH keyed AS (
 ), stored AS (
     INSERT INTO message (id, direction, state, tenant, partner, message_id, conversation_id, ref_to_message_id,
                          service, action, backend, pmode_id, pmode_revision, client, deadline, header, fingerprint,
-                         wrapped_key, steps)
-    SELECT $1, 'outbound', 'SUBMITTED', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $13, $12, $16, $17, $15, $18
+                         wrapped_key, steps, advice, document, request_id)
+    SELECT $1, 'outbound', $23, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $13, $12, $16, $17, $15, $18, $27,
+           $28, $29
      WHERE $14::text IS NULL OR EXISTS (SELECT FROM keyed)
         ON CONFLICT (tenant, message_id) WHERE direction = 'outbound' DO NOTHING
- RETURNING id, backend, partner, created_at
+ RETURNING id, backend
 ), kept AS (
     INSERT INTO part (message, number, facts, inline, chunks)
     SELECT stored.id, p.number, p.facts::json, p.inline, p.chunks
       FROM stored, unnest($19::int[], $20::text[], $21::bytea[], $22::int[]) AS p (number, facts, inline, chunks)
 ), queued AS (
-    INSERT INTO job (kind, queue, message) SELECT 'send', partner, id FROM stored
+    INSERT INTO job (kind, queue, message, due_at, data)
+    SELECT $24, $25, id, now() + make_interval(secs => coalesce($26::float8, 0)),
+           CASE WHEN $26::float8 IS NULL THEN '{}'
+                ELSE json_build_object('patience', $26::float8, 'until', extract(epoch FROM now())::float8 + $26::float8)
+           END
+      FROM stored
 ), told AS (
-    INSERT INTO event (type, message, backend, data) SELECT 'message.accepted', id, backend, '{}' FROM stored
+    INSERT INTO event (type, message, backend, data) SELECT 'message.accepted', id, backend, $30::json FROM stored
 )
 SELECT CASE WHEN EXISTS (SELECT FROM stored) THEN current_setting('synchronous_commit')
             WHEN EXISTS (SELECT FROM keyed) THEN abandon('the MessageId is taken')::text
@@ -100,9 +107,9 @@ SELECT CASE WHEN EXISTS (SELECT FROM changed) THEN true
   FROM held;
 
 -- lock_send_job
--- The send job of message $1, locked. Job before message: the order in which every statement locks.
-SELECT id, state, claim, state IN ('CLAIMED', 'ATTEMPT_OPEN') AND due_at > now() AS busy
-  FROM job WHERE message = $1 AND kind = 'send' FOR UPDATE;
+-- The job that sends or holds message $1, locked. Job before message: the order in which every statement locks.
+SELECT id, kind, state, claim, state IN ('CLAIMED', 'ATTEMPT_OPEN') AND due_at > now() AS busy
+  FROM job WHERE message = $1 AND kind IN ('send', 'hold') FOR UPDATE;
 
 -- lock_message
 -- Message $1, locked.

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.backends.rest import problems
 from gateway.backends.rest.problems import KINDS, Refused, language_of, pointer, response, translate
-from gateway.plugin import ClaimLost, DeliveryDelayed, GatewayError, NotFound, SubmissionConflict, TooLarge
+from gateway.plugin import ClaimLost, DeliveryDelayed, DiscoveryFailed, GatewayError, NotFound, SubmissionConflict, TooLarge
 from gateway.stages import STAGES
 from tests.unit.backends.rest.conftest import refused
 
@@ -70,12 +70,14 @@ def test_pointers(path, expected):
     (SubmissionConflict("x", field="message_id"), "message-id-conflict"),
     (SubmissionConflict("x"), "message-id-conflict"),
     (DeliveryDelayed("x"), "overloaded"),
+    (DiscoveryFailed("dns", "x", temporary=True), "receiver-not-found-now"),
+    (DiscoveryFailed("expired", "x"), "internal-error"),
     (GatewayError("x"), "internal-error"),
     (KeyError("x"), "internal-error"),
 ])
 def test_exceptions(error, slug):
     assert translate(error).slug == slug
-    if slug in ("not-found", "claim-lost", "internal-error", "overloaded"):
+    if slug in ("not-found", "claim-lost", "internal-error", "overloaded", "receiver-not-found-now"):
         assert translate(error).detail == ""
 
 

@@ -1,0 +1,178 @@
+"""The part of the Store protocol that keeps the agreements: revisions, processes, acknowledgements.
+
+    PROPOSED → ACTIVE → SUPERSEDED        PROPOSED → REFUSED
+
+What a revision says is written once and never changed. One is active; one at most is proposed.
+A proposal becomes active in the commit in which the last living process is found to have
+acknowledged it, by whoever looks first (`settle_agreements`), so nobody in particular has to
+stay alive for it. One refusal, or the end of its time, refuses it for all.
+
+A process lives while it beats. One that has been silent for `ALIVE` seconds is asked nothing;
+the silence counts only while somebody else was heard or has looked, so that after an outage of
+the database nobody is taken for dead. All times are the database's.
+"""
+
+from datetime import datetime
+from typing import Literal, Protocol
+from uuid import UUID
+
+from msgspec import Struct
+
+#: Seconds of silence after which a process is taken for dead. Five beats.
+ALIVE = 10.0
+BEAT = 2.0
+
+RevisionState = Literal["PROPOSED", "ACTIVE", "SUPERSEDED", "REFUSED"]
+
+
+class NewRevision(Struct, frozen=True, kw_only=True):
+    """A revision to be. `base` is the number that was active when it was planned (0: none), `content` the
+    bundle's canonical form; `patience` is how many seconds its acknowledgements may take. `notes` go
+    into the audit with it."""
+
+    base: int
+    content: bytes
+    author: str
+    reason: str
+    restores: int | None = None
+    patience: float = 60.0
+    notes: dict[str, str] = {}
+
+
+class Revision(Struct, frozen=True, kw_only=True):
+    """A revision. `content` is None where only the list was asked for."""
+
+    number: int
+    state: RevisionState
+    base: int
+    sha256: bytes
+    author: str
+    reason: str
+    created_at: datetime
+    restores: int | None = None
+    expires_at: datetime | None = None
+    settled_at: datetime | None = None
+    refusal: str | None = None
+    content: bytes | None = None
+
+
+class Beat(Struct, frozen=True, kw_only=True):
+    """What a process says of itself: where it is, which revision it serves, and what keeps it from the active one.
+
+    `fresh`: its first word; whatever was at this place of this node before it is gone.
+    """
+
+    id: UUID
+    node: str
+    place: str
+    revision: int
+    trouble: str | None = None
+    fresh: bool = False
+
+
+class Standing(Struct, frozen=True):
+    """The numbers of the active and of the proposed revision; 0 where there is none."""
+
+    active: int
+    proposed: int
+
+
+class Process(Struct, frozen=True, kw_only=True):
+    """A process that was heard of."""
+
+    id: UUID
+    node: str
+    place: str
+    revision: int
+    trouble: str | None
+    started_at: datetime
+    seen_at: datetime
+    alive: bool
+
+
+class Acknowledgement(Struct, frozen=True, kw_only=True):
+    """What a process found when it loaded a revision: `why` is None when all is well."""
+
+    process: UUID
+    node: str
+    place: str
+    why: str | None
+    at: datetime
+
+
+class Waiting(Struct, frozen=True, kw_only=True):
+    """Outbound messages that are not settled, by partner (as in `Message.partner`), P-Mode and revision."""
+
+    partner: str
+    pmode_id: str
+    revision: int
+    count: int
+    oldest: datetime
+
+
+class Agreements(Protocol):
+    """Every verb that changes something is one commit. All raise `StoreUnavailable`."""
+
+    async def begin_agreements(self, new: NewRevision) -> Revision:
+        """The active revision with its content; where there is none, `new` becomes it at once."""
+        ...
+
+    async def propose_agreements(self, new: NewRevision) -> Revision:
+        """Ask every process for its word. The same content asked for twice is one proposal. Raises
+        `StalePlan` when `base` is not active, or something else is proposed."""
+        ...
+
+    async def acknowledge_agreements(self, number: int, process: Beat, why: str | None) -> None:
+        """The process can serve it, or says why not. The first word stands."""
+        ...
+
+    async def settle_agreements(self, number: int) -> Revision:
+        """Activate or refuse a proposal if that is decided; how it stands now. Raises `NotFound`."""
+        ...
+
+    async def withdraw_agreements(self, number: int, *, actor: str, why: str) -> Revision:
+        """Refuse a proposal that is not settled yet; how it stands now. Raises `NotFound`."""
+        ...
+
+    async def active_agreements(self) -> Revision | None:
+        """The active revision, with its content."""
+        ...
+
+    async def revision(self, number: int) -> Revision | None:
+        """One revision, with its content."""
+        ...
+
+    async def revisions(self, *, before: int | None = None, limit: int = 50) -> list[Revision]:
+        """Newest first, without content."""
+        ...
+
+    async def revision_of(self, sha256: bytes) -> Revision | None:
+        """The newest revision that was ever active with this content, without it."""
+        ...
+
+    async def acknowledgements(self, number: int) -> list[Acknowledgement]: ...
+
+    async def beat(self, process: Beat) -> Standing:
+        """The process lives."""
+        ...
+
+    async def leave(self, process: UUID) -> None:
+        """The process ends in order and is asked nothing more."""
+        ...
+
+    async def processes(self) -> list[Process]:
+        """All that were heard of within the hour, by node and place."""
+        ...
+
+    async def waiting(self) -> list[Waiting]:
+        """What is in flight."""
+        ...
+
+    async def move_waiting(self, to: int, pmode_ids: tuple[str, ...], *, limit: int = 1000) -> int:
+        """Messages in flight on these P-Modes under another revision go on under `to`, and those that wait for
+        their next attempt are due at once. At most `limit`; how many."""
+        ...
+
+    async def wait_for_agreements(self, timeout: float) -> None:
+        """Return when something about the agreements may have changed (NOTIFY), or after `timeout` seconds."""
+        ...
