@@ -12,10 +12,23 @@ demo: install    ## two access points exchange evidence on this machine (ARGS="-
 	@$(BIN)/gateway demo $(ARGS)
 
 test: install    ## the default test suite
-	$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -q -m "not slow and not peer" $(ARGS)
 
-test-all: install ## everything, long suites included
-	$(BIN)/python -m pytest -q $(ARGS)
+test-all: install ## everything, long suites included; but see interop
+	$(BIN)/python -m pytest -q -m "not peer" $(ARGS)
+
+# Without ARGS the long form also puts its table into docs/interop.md. Maven takes phase4 from Maven Central.
+FORM ?= full
+interop: install ## against phase4, a foreign AS4 stack; needs JDK 17 and Maven (FORM=short: what CI runs)
+	@for tool in javac mvn; do command -v $$tool >/dev/null || { \
+	  echo "interop: $$tool is missing: install a JDK (17 or newer) and Maven" >&2; exit 1; }; done
+	@echo "building the peer with Maven …" >&2
+	@mvn -B -q -ntp -f tests/interop/peer/pom.xml package || { \
+	  echo "interop: the peer cannot be built; without its artifacts nothing was tested" >&2; exit 1; }
+	GATEWAY_INTEROP=$(FORM) $(BIN)/python -m pytest -q -m peer tests/interop $(ARGS)
+ifeq ($(FORM)$(ARGS),full)
+	@$(BIN)/python -m tests.interop.phase4_table
+endif
 
 failover: install ## kill real processes at every crash point, many times
 	GATEWAY_FAILOVER=full $(BIN)/python -m pytest -q tests/failover $(ARGS)
@@ -47,6 +60,6 @@ install: .venv/installed
 	@touch $@
 
 clean:           ## remove what was made here
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis tests/interop/peer/target
 
-.PHONY: help demo test test-all failover wrapping bench lint lock install clean
+.PHONY: help demo test test-all interop failover wrapping bench lint lock install clean

@@ -1,26 +1,12 @@
 """What goes wrong between the gateway and phase4: lost answers, duplicates, absence, refusals [as4 4.2, 4.4, 6.6]."""
 
-import http.client
 import threading
 import time
 
 import pytest
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from gateway.as4.units import PartyId, Property, Service
-from tests.interop.phase4_sites import (
-    AGREEMENT_TYPE,
-    FAULTS,
-    INITIATOR,
-    RESPONDER,
-    RSA2048,
-    RSA3072,
-    SERVICE,
-    SERVICE_TYPE,
-    TYPE,
-)
+from tests.interop.phase4_sites import AGREEMENT_TYPE, FAULTS, RSA2048, RSA3072
 from tests.interop.phase4_world import PROPERTIES, Payload, World
-from tests.peer import Keys, Peer
 
 OUT, BACK = (pytest.mark.proves(FAULTS.title, direction) for direction in ("ours to phase4", "phase4 to ours"))
 pytestmark = pytest.mark.peer
@@ -104,54 +90,6 @@ def test_an_unsigned_error_decides_nothing(world: World, peer):
     assert (view["state"], view["error_code"]) == ("FAILED", "EBMS:0301") and view["attempts"] > 2
     assert "EBMS:0010 unverified answer" in view["error_detail"]
     assert peer.of(message_id, "rejected")[0]["errors"][0]["code"] == "EBMS:0010"
-
-
-def forged(world: World, **how) -> tuple[str | None, bool]:
-    """A message with our keys that the gateway would never send: (error code, whether the answer is signed by phase4)."""
-    ours, theirs = world.keys[RSA2048]
-    key = load_pem_private_key(ours.keys.read_bytes(), None)
-    der, partner = (_der(files.signing.read_bytes()) for files in (ours, theirs))
-    peer = Peer(PartyId(RSA2048.us, TYPE), PartyId(RSA2048.peer, TYPE), Keys(key, der, key, der), (partner,), partner,
-                RSA2048.profile)  # fmt: skip
-    sent = peer.message(
-        [("application/xml", b"<forged/>")], from_role=INITIATOR, to_role=RESPONDER,
-        service=Service(SERVICE, SERVICE_TYPE), action="Exchange",
-        **{"properties": tuple(Property(p["name"], p["value"], p.get("type")) for p in PROPERTIES), **how},
-    )  # fmt: skip
-    connection = http.client.HTTPConnection("127.0.0.1", world.peer.facts["port"], timeout=60)
-    connection.request("POST", f"/as4/{RSA2048.name}", sent.body, {"Content-Type": sent.content_type})
-    response = connection.getresponse()
-    answer = peer.answer(response.status, response.getheader("Content-Type"), response.read())
-    connection.close()
-    assert not world.peer.of(sent.message.message_id)
-    return answer.code, answer.signer is not None
-
-
-def _der(pem: bytes) -> bytes:
-    import ssl
-
-    return ssl.PEM_cert_to_DER_cert(pem.decode())
-
-
-@OUT
-@pytest.mark.parametrize(
-    ("what", "expected"),
-    [
-        ("no gzip", ("EBMS:0303", True)),
-        ("no final recipient", ("EBMS:0010", True)),
-        ("broken ciphertext", ("EBMS:0102", True)),
-        ("broken digest", ("EBMS:0102", True)),
-    ],
-)
-def test_what_phase4_says_to_broken_messages(world: World, what: str, expected):
-    how = {
-        "no gzip": {"compress": False, "part_properties": (Property("CompressionType", "application/gzip"),),
-                    "content_type_of": lambda mime, compressed: "application/gzip"},
-        "no final recipient": {"properties": (Property("originalSender", "C1"),)},
-        "broken ciphertext": {"wire_octets": lambda octets: octets + b"x"},
-        "broken digest": {"digest": lambda octets, content_type: bytes(32)},
-    }[what]  # fmt: skip
-    assert forged(world, **how) == expected
 
 
 # -- from phase4 to us ------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.failover.pair import Checker, Pair
+from tests.interop.tls import certificate
 from tests.peer import Authority
-from tests.world import key_pem, to_pem
+from tests.world import to_pem
 
 
 @pytest.fixture
@@ -19,31 +20,6 @@ def folder():
     path.chmod(0o711)
     yield path
     shutil.rmtree(path, ignore_errors=True)
-
-
-def certificate(folder: Path, name: str, authority: Authority) -> None:
-    """`name`.pem with a key and a certificate for 127.0.0.1, good for both sides of TLS."""
-    import datetime
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import Encoding
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.datetime.now(datetime.UTC)
-    der = (
-        x509.CertificateBuilder().subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(authority.name).public_key(key.public_key()).serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        .sign(authority.key, hashes.SHA256()).public_bytes(Encoding.DER)
-    )
-    (folder / f"{name}.pem").write_bytes(key_pem(key) + to_pem(der))
-    (folder / f"{name}.pem").chmod(0o600)
 
 
 @pytest.fixture

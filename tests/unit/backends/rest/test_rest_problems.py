@@ -7,7 +7,15 @@ import pytest
 
 from gateway.backends.rest import problems
 from gateway.backends.rest.problems import KINDS, Refused, language_of, pointer, response, translate
-from gateway.plugin import ClaimLost, DeliveryDelayed, DiscoveryFailed, GatewayError, NotFound, SubmissionConflict, TooLarge
+from gateway.plugin import (
+    ClaimLost,
+    DeliveryDelayed,
+    DiscoveryFailed,
+    GatewayError,
+    NotFound,
+    SubmissionConflict,
+    TooLarge,
+)
 from gateway.stages import STAGES
 from tests.unit.backends.rest.conftest import refused
 
