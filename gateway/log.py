@@ -54,7 +54,7 @@ EVENTS: dict[str, str] = {
     "message.delivered": "the consumer has taken the message over",
     "receipt.late": "a receipt came for a message that was already settled or waiting",
     "discovery.failed": "a partner that no agreement names could not be looked up; `reason` is the kind of failure",
-    "partner.found": "a partner that no agreement names, or its certificate, is seen for the first time by this process",
+    "partner.found": "a partner no agreement names, or its certificate, is seen for the first time here",
     "error.late": "an error signal came for a message that was already settled or waiting",
     "message.handed_out": "a partner has pulled the message; its receipt is waited for",
     "pull.repeated": "a PullRequest came a second time and was given nothing",
@@ -74,7 +74,7 @@ EVENTS: dict[str, str] = {
     "agreements.in_force": "this process serves a revision of the agreements from now on",
     "agreements.refused": "this process cannot serve a revision that was proposed; nothing changes anywhere",
     "agreements.trouble": "this process cannot serve the active revision; it is not ready and tries again",
-    "agreements.unavailable": "an earlier revision cannot be loaded any more; its messages go on under the one in force",
+    "agreements.unavailable": "an earlier revision cannot be loaded; its messages go on under the one in force",
     "agreements.drift": "the files are not those of the revision in force; `gateway pmodes plan` shows how they differ",
     # processes
     "gateway.started": "all workers serve",

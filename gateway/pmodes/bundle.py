@@ -149,7 +149,7 @@ class Folder:
     def __init__(
         self, path: Path | str, certs: Path | None = None, read_truststore: ReadTruststore | None = None
     ) -> None:
-        """`certs`: where files are looked for, too. `read_truststore`: `gateway.keys.formats.truststore`, handed down."""
+        """`certs`: where files are looked for, too. `read_truststore`: `keys.formats.truststore`, handed down."""
         path = Path(path)
         if path.is_dir():
             found = sorted(file for file in path.glob("*.toml") if file.is_file() and not file.name.startswith("."))
