@@ -17,9 +17,12 @@ import msgspec
 from gateway import log, metrics, plugin
 from gateway.as4.pmode import PModeSet
 from gateway.as4.profiles import PROFILES
+from gateway.backends.domibus_ws import DomibusWsBackend
+from gateway.backends.filesystem import FilesystemBackend
 from gateway.backends.rest import RestBackend
+from gateway.backends.soap_push import SoapPushBackend
 from gateway.clock import SystemClock
-from gateway.config import Config
+from gateway.config import Config, Secret
 from gateway.errors import ConfigError, GatewayError, KeyUnavailable, StoreUnavailable
 from gateway.keys import sealing
 from gateway.keys.formats import truststore
@@ -41,7 +44,7 @@ from gateway.msh.spool import SpoolRoom
 from gateway.msh.submit import Submitter
 from gateway.msh.workers import Workers
 from gateway.operate import agreements as agreement_verbs
-from gateway.operate.lint import BACKENDS, findings
+from gateway.operate.lint import backends_of, findings
 from gateway.operate.ping import OneRevision
 from gateway.pmodes import toml as pmode_toml
 from gateway.pmodes.bundle import Bundle, Files
@@ -126,7 +129,7 @@ def database_runs(config: Config) -> bool:
 
 def self_test(config: Config, bundle: Bundle) -> None:
     """What every process does with a revision before it acknowledges it. Raises `GatewayError`."""
-    check_usable(pmode_toml.expanded(bundle), load_keyring(config), BACKENDS)
+    check_usable(pmode_toml.expanded(bundle), load_keyring(config), backends_of(config))
 
 
 class Gateway:
@@ -147,16 +150,18 @@ class Gateway:
             concurrent=rooms.config.limits.uploads,
             accepting=lambda: not self._draining,
         )
-        self.plugin = backends["rest"].asgi
+        self.plugin = _by_path(backends)
 
     async def start(self) -> None:
         """Begin to claim work."""
         if metrics.place() in ("0", "memory"):  # once a node
             await self._tell_drift()
         self._workers.start()
+        own = {id(backend): backend for backend in self._backends.values()}.values()
         self._tasks = [
             asyncio.create_task(keep_house(self._rooms), name="house"),
             asyncio.create_task(self._rooms.revisions.keep(), name="agreements"),
+            *(asyncio.create_task(backend.run(), name=backend.name) for backend in own),
         ]
 
     async def _tell_drift(self) -> None:
@@ -276,6 +281,60 @@ def check_usable(pmodes: PModeSet, keyring: Keyring, backends: Collection[str]) 
                 ) from None  # fmt: skip
 
 
+#: The doors where producers and consumers come to us; one of each, for all backends.
+DOORS: dict[str, Callable[..., plugin.Backend]] = {"rest": RestBackend, "domibus_ws": DomibusWsBackend}
+#: What we go to; each has a name and options of its own.
+PUSHING: dict[str, Callable[..., plugin.Backend]] = {
+    "filesystem": FilesystemBackend, "soap_push": SoapPushBackend,
+}  # fmt: skip
+
+
+def _backends(config: Config, door: Door) -> dict[str, plugin.Backend]:
+    """Every backend by name. Raises `ConfigError`.
+
+    `[backends.NAME]` says its `kind`; a table with the name of a door has the door's options. A
+    backend of the kind of a door is a queue of its own, whose clients come to that door.
+    """
+    made: dict[str, plugin.Backend] = {}
+    for name in [*DOORS, *(name for name in config.backends if name not in DOORS)]:
+        options = _with_password(config.backends.get(name, {}), name)
+        kind = name if name in DOORS else options.get("kind")
+        try:
+            if name in DOORS:
+                made[name] = DOORS[name](door, options)
+            elif kind in DOORS and set(options) == {"kind"}:
+                made[name] = made[kind]
+            elif kind in PUSHING:
+                made[name] = PUSHING[kind](door, options, name=name)
+            else:
+                hint = f"kind is one of {', '.join((*DOORS, *PUSHING))}; options of a door stand in its own table"
+                raise ConfigError("is not the description of a backend", key=f"backends.{name}", hint=hint)
+        except msgspec.ValidationError as error:
+            raise ConfigError(str(error), key=f"backends.{name}") from None
+    return made
+
+
+def _with_password(options: dict, name: str) -> dict:
+    """The options with the password that a reference names. Raises `ConfigError`."""
+    if "password" not in options:
+        return options
+    try:
+        return options | {"password": Secret.parse(options["password"], Path.cwd()).line().decode()}
+    except (ValueError, OSError) as error:
+        raise ConfigError(str(error), key=f"backends.{name}.password") from None
+
+
+def _by_path(backends: dict[str, plugin.Backend]) -> Callable[..., Awaitable[None]]:
+    """One ASGI application for the plugin listener: SOAP under /services, all else REST."""
+    rest, soap = backends["rest"].asgi, backends["domibus_ws"].asgi
+
+    async def door(scope: dict, receive, send) -> None:
+        path = scope.get("path", "")
+        await (soap if path.startswith(("/services/", "/domibus/services/")) else rest)(scope, receive, send)
+
+    return door
+
+
 async def build(
     config: Config, *, store: Store | None = None, open_store: Callable[[Config], Awaitable[Store]] = open_store
 ) -> Gateway:
@@ -287,7 +346,7 @@ async def build(
     agreements, keys = Cell(Agreements(PModeSet())), Cell(keyring)
     revisions = Revisions(
         store, agreements, keys, cpu,
-        test=lambda found, keyring: check_usable(found.pmodes, keyring, BACKENDS),
+        test=lambda found, keyring: check_usable(found.pmodes, keyring, backends_of(config)),
         read_keyring=partial(load_keyring, config), base=base_of(config), node=config.node.name, place=metrics.place(),
     )  # fmt: skip
     client = Client(egress, tls=partial(_partner_tls, config))
@@ -317,11 +376,8 @@ async def build(
     holder = Holder(rooms, sender)
     receiver = Receiver(rooms, Signals(rooms), holder, Refusals(store, clock), spools)
     puller = Puller(rooms, receiver)
-    door = Door(rooms, Submitter(rooms), egress)
-    try:
-        backends: dict[str, plugin.Backend] = {"rest": RestBackend(door, {})}
-    except msgspec.ValidationError as error:
-        raise ConfigError(str(error), key="backends.rest") from None
+    door = Door(rooms, Submitter(rooms), egress, spools)
+    backends = _backends(config, door)
     await revisions.begin(partial(load_bundle, config))
     workers = Workers(rooms, sender, holder, puller, backends)
     return Gateway(

@@ -383,6 +383,10 @@ class SubmissionRefused(GatewayError):
         self.field, self.hint = field, hint
 
 
+class OutOfScope(SubmissionRefused):
+    """The client may not send this."""
+
+
 class RulesBroken(SubmissionRefused):
     """The agreement refuses submissions that break the rules of its community. `findings` says which."""
 

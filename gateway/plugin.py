@@ -18,6 +18,7 @@ Compatible additions are made to this module; nothing is removed within a major 
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
@@ -31,6 +32,7 @@ from gateway.errors import (  # re-exported: a backend raises and catches these
     DiscoveryFailed,
     GatewayError,
     NotFound,
+    OutOfScope,
     Overloaded,
     RulesBroken,
     StoreUnavailable,
@@ -38,14 +40,15 @@ from gateway.errors import (  # re-exported: a backend raises and catches these
     SubmissionRefused,
     TooLarge,
 )
+from gateway.scope import Scope
 from gateway.stages import Step
 
 __all__ = [
-    "Backend", "Caller", "CheckedPart", "ClaimLost", "Delivery", "DeliveryDelayed", "DeliveryRefused",
-    "DiscoveryFailed", "DocumentException", "DocumentView", "DryRun", "Event", "Finding", "GatewayError",
-    "MessageFilter", "MessageView", "Msh", "NotFound", "Overloaded", "PartSubmission", "PartView", "PartyRef",
-    "PropertyValue", "RulesBroken", "Step", "StoreUnavailable", "Submission", "SubmissionConflict",
-    "SubmissionRefused", "Submitted", "TooLarge", "WebhookTarget",
+    "AttemptView", "Backend", "Caller", "CheckedPart", "ClaimLost", "Delivery", "DeliveryDelayed", "DeliveryRefused",
+    "DiscoveryFailed", "DocumentException", "DocumentView", "DryRun", "Event", "Finding", "GatewayError", "Held",
+    "MessageFilter", "MessageView", "Msh", "NotFound", "OutOfScope", "Overloaded", "PartSubmission", "PartView",
+    "PartyRef", "PropertyValue", "RulesBroken", "Scope", "Step", "StoreUnavailable", "Submission",
+    "SubmissionConflict", "SubmissionRefused", "Submitted", "TooLarge", "Waiting", "WebhookTarget",
 ]  # fmt: skip
 
 
@@ -256,11 +259,12 @@ class WebhookTarget(Struct, frozen=True, kw_only=True):
 
 
 class Caller(Struct, frozen=True):
-    """An authenticated API client. `backend` bounds what it may see and do."""
+    """An authenticated API client. `backend` and `scope` bound what it may see and do."""
 
     id: str
     name: str
     backend: str
+    scope: Scope = Scope()
 
 
 class MessageFilter(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -276,6 +280,46 @@ class MessageFilter(Struct, frozen=True, omit_defaults=True, kw_only=True):
     limit: int = 50
 
 
+class Waiting(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Which waiting messages to list, oldest first. Every bound is exact, times are included. `parked`:
+    those whose delivery was given up, instead of those that wait for it."""
+
+    message_id: str | None = None
+    conversation_id: str | None = None
+    ref_to_message_id: str | None = None
+    from_party: str | None = None
+    original_sender: str | None = None
+    final_recipient: str | None = None
+    received_from: datetime | None = None
+    received_to: datetime | None = None
+    parked: bool = False
+    limit: int = 500
+
+
+class AttemptView(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One attempt to send a message, and how it ended."""
+
+    number: int
+    started_at: datetime
+    ended_at: datetime | None = None
+    outcome: str | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+    http_status: int | None = None
+
+
+class Held(Protocol):
+    """Content that comes in another order than it is needed, kept encrypted until then."""
+
+    async def write(self, name: str, block: bytes) -> None:
+        """Add to the content of this name. Names come one after the other. Raises `TooLarge`, `Overloaded`."""
+        ...
+
+    def read(self, name: str) -> AsyncIterator[bytes]:
+        """The content of a name; nothing for one that was never written."""
+        ...
+
+
 #: Opens the content of part n (0-based) of a submission; called once per part, in order.
 Content = Callable[[int], AsyncIterator[bytes]]
 
@@ -287,11 +331,20 @@ class Msh(Protocol):
         """The client this bearer token belongs to. Raises `NotFound`."""
         ...
 
+    async def authenticate_password(self, login: str, password: str) -> Caller:
+        """The client of a login name. Raises `NotFound`, and `Overloaded` when too many are tried at once."""
+        ...
+
+    async def authenticate_certificate(self, der: bytes) -> Caller:
+        """The client whose TLS certificate this is. The handshake has proven that the peer holds the key;
+        its certificate must be in its time. Raises `NotFound`."""
+        ...
+
     async def submit(
         self, caller: Caller, submission: Submission, content: Content, *, idempotency_key: str | None = None
     ) -> Submitted:
-        """Store a message for sending. Raises `SubmissionRefused` (`RulesBroken` where the agreement
-        refuses fatal findings), `SubmissionConflict`, `StoreUnavailable`, `TooLarge`."""
+        """Store a message for sending. Raises `SubmissionRefused` (`OutOfScope`; `RulesBroken` where the
+        agreement refuses fatal findings), `SubmissionConflict`, `StoreUnavailable`, `TooLarge`."""
         ...
 
     async def validate(self, caller: Caller, submission: Submission, content: Content) -> DryRun:
@@ -307,6 +360,10 @@ class Msh(Protocol):
         """A page of messages, and the cursor of the next page if there is one."""
         ...
 
+    async def attempts(self, caller: Caller, id: str) -> list[AttemptView]:
+        """The attempts to send a message, oldest first. Raises `NotFound`."""
+        ...
+
     async def trace(self, caller: Caller, id: str) -> list[Step]:
         """The stages a message went through, oldest first. Raises `NotFound`."""
         ...
@@ -319,6 +376,23 @@ class Msh(Protocol):
 
     async def claim(self, caller: Caller, *, limit: int = 1, lease: float = 60.0) -> list[Delivery]:
         """Borrow waiting inbound messages for `lease` seconds."""
+        ...
+
+    async def waiting(self, caller: Caller, wanted: Waiting) -> list[str]:
+        """MessageIds of the inbound messages that wait for this consumer."""
+        ...
+
+    async def claim_message(self, caller: Caller, id: str, *, lease: float = 60.0) -> Delivery:
+        """Borrow this very message, by our id or its MessageId. Raises `NotFound` when it is not waiting,
+        `ClaimLost` when somebody else has it."""
+        ...
+
+    async def redeliver(self, caller: Caller, id: str) -> bool:
+        """Make a parked delivery due at once. False when it was not parked. Raises `NotFound`."""
+        ...
+
+    def hold(self, caller: Caller) -> AbstractAsyncContextManager[Held]:
+        """Room for content, given back on leaving."""
         ...
 
     async def ack(self, caller: Caller, delivery_id: str, claim: str) -> None:
@@ -344,6 +418,17 @@ class Msh(Protocol):
 
     async def remove_webhook(self, caller: Caller, id: str) -> None: ...
 
+    async def subscribe(self, caller: Caller, events: tuple[str, ...]) -> None:
+        """Have the backend's own `notify` called for these events of its messages, from now on; the same
+        again changes nothing. The target it is called with has no URL."""
+        ...
+
+    async def push(
+        self, url: str, body: AsyncIterator[bytes], *, length: int, headers: dict[str, str], timeout: float = 240.0
+    ) -> tuple[int, dict[str, str], bytes]:
+        """The same for a body of `length` bytes that is streamed, to an address the operator configured."""
+        ...
+
     async def post(
         self, url: str, body: bytes, headers: dict[str, str], *, timeout: float = 20.0
     ) -> tuple[int, dict[str, str], bytes]:
@@ -362,6 +447,11 @@ class Backend(Protocol):
     @property
     def asgi(self) -> Callable[..., Awaitable[None]] | None:
         """An ASGI application for the plugin listener, or None."""
+        ...
+
+    async def run(self) -> None:
+        """Work of its own, for as long as the process lives; it is cancelled at the end. A backend without
+        any returns at once."""
         ...
 
     async def deliver(self, delivery: Delivery) -> None:

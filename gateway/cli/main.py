@@ -34,10 +34,12 @@ COMMANDS: dict[str, dict[str, Verb]] = {
         "certs": Verb("gateway.cli.certs:group", "Certificates: ours and the partners'."),
         "pmodes": Verb("gateway.cli.pmodes:group", "Agreements with partners: list, show, lint, why …"),
         "parties": Verb("gateway.cli.parties:group", "Partners: list, show, add, remove, test, export."),
-        "backends": Verb("gateway.cli.backends:group", "API clients of the plugin API."),
+        "backends": Verb("gateway.cli.backends:group", "API clients: create, list, token, revoke, scope."),
         "store": Verb("gateway.cli.store:group", "The message store: migrate, status, purge."),
     },
     "More": {
+        "wsdl": Verb("gateway.cli.contracts:wsdl", "The contract of the SOAP door; --old, --push."),
+        "openapi": Verb("gateway.cli.contracts:openapi", "The OpenAPI document of the REST API."),
         "version": Verb("gateway.cli.main:version", "The version of the gateway."),
     },
 }

@@ -43,7 +43,7 @@ password = "file:certs/ap_lv_01.password"
 
 NAMES: dict[Any, str] = {
     str: "text", int: "number", bool: "true or false", Path: "path", Duration: "duration", Size: "size",
-    Secret: "reference", Dsn: "text or reference",
+    Secret: "reference", Dsn: "text or reference", dict[str, dict[str, Any]]: "tables by name",
 }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     value = field.default
     if field.required:
         return "required"
-    if value is None or value in ("", ()):
+    if value is None or value in ("", (), {}) or field.default_factory is not msgspec.NODEFAULT:
         return ""
     if isinstance(value, tuple):
         return ", ".join(f'`"{item}"`' for item in value)

@@ -365,6 +365,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     pmodes: Folder (or one file) with the agreements.
     certs: Folder where agreements find certificate files that do not stand beside them.
+    backends: A table for each door that has options: `[backends.rest]`, `[backends.domibus_ws]`; see docs/backends.md.
     """
 
     pmodes: Path = Path("pmodes")
@@ -383,6 +384,7 @@ class Config(Struct, frozen=True, kw_only=True):
     egress: Egress = Egress()
     discovery: Discovery = Discovery()
     log: Log = Log()
+    backends: dict[str, dict[str, Any]] = {}
 
     @classmethod
     def load(cls, path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Self:

@@ -4,24 +4,31 @@ Scope is enforced here and in SQL: every look-up carries the caller's backend, a
 not of that backend is `NotFound`, never "forbidden" [threats L01].
 """
 
+import asyncio
 import base64
-import hashlib
+import contextlib
 import json
 import secrets
 from collections.abc import AsyncIterator
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
+
 from gateway import log, plugin
 from gateway.as4 import ns
 from gateway.as4.compression import Inflater
 from gateway.as4.units import PartyId, Property
-from gateway.errors import ClaimLost, NotFound, SubmissionRefused
+from gateway.errors import DeliveryDelayed, NotFound, SendFailed, StoreUnavailable, SubmissionRefused
+from gateway.msh.access import Access
 from gateway.msh.advice import document_view
+from gateway.msh.holding import Holding
 from gateway.msh.payloads import content
 from gateway.msh.rooms import Rooms
+from gateway.msh.spool import SpoolRoom
 from gateway.msh.submit import Submitter
 from gateway.plugin import (
+    AttemptView,
     Caller,
     Delivery,
     MessageView,
@@ -30,9 +37,10 @@ from gateway.plugin import (
     PropertyValue,
     Submission,
     Submitted,
+    Waiting,
 )
 from gateway.stages import Step, point
-from gateway.store.api import Job, Message, MessageFilter, NewEvent, Part, Webhook
+from gateway.store.api import Direction, Job, Message, MessageFilter, NewEvent, Part, Viewer, WaitingFilter, Webhook
 from gateway.transport.egress import EgressPolicy
 
 MAX_LEASE = 3600.0
@@ -41,25 +49,24 @@ MAX_CLAIM = 100
 HIDDEN_PROPERTIES = frozenset({ns.COMPRESSION_TYPE})
 
 
-def token_hash(token: str) -> bytes:
-    """What is kept of an API token. The token has 256 random bits, so a plain hash will do."""
-    return hashlib.sha256(token.encode()).digest()
-
-
 class Door:
     """`plugin.Msh` for all backends of this process."""
 
-    def __init__(self, rooms: Rooms, submitter: Submitter, egress: EgressPolicy) -> None:
-        self._rooms, self._submitter, self._egress = rooms, submitter, egress
+    def __init__(self, rooms: Rooms, submitter: Submitter, egress: EgressPolicy, spools: SpoolRoom) -> None:
+        self._rooms, self._submitter, self._egress, self._spools = rooms, submitter, egress, spools
         self._store = rooms.store
+        self._access = Access(rooms.store, rooms.clock)
 
     # -- callers ------------------------------------------------------------------
 
     async def authenticate(self, token: str) -> Caller:
-        client = await self._store.client_by_token(token_hash(token))
-        if client is None or client.revoked:
-            raise NotFound("no such client")
-        return Caller(client.id, client.name, client.backend)
+        return await self._access.token(token)
+
+    async def authenticate_password(self, login: str, password: str) -> Caller:
+        return await self._access.password(login, password)
+
+    async def authenticate_certificate(self, der: bytes) -> Caller:
+        return await self._access.certificate(der)
 
     # -- messages -----------------------------------------------------------------
 
@@ -77,7 +84,7 @@ class Door:
         )
 
     async def validate(self, caller: Caller, submission: Submission, content: plugin.Content) -> plugin.DryRun:
-        return await self._submitter.validate(submission, content)
+        return await self._submitter.validate(caller, submission, content)
 
     async def message(self, caller: Caller, id: str) -> MessageView:
         return view(await self._find(caller, id))
@@ -86,7 +93,6 @@ class Door:
         limit = max(1, min(wanted.limit, 500))
         found = await self._store.messages(
             MessageFilter(
-                backend=caller.backend,
                 direction=wanted.direction,
                 state=wanted.state,
                 conversation_id=wanted.conversation_id,
@@ -95,15 +101,26 @@ class Door:
                 partner=wanted.party,
                 after=_read_cursor(wanted.after),
                 limit=limit + 1,
-            )
+            ),
+            viewer=_viewer(caller),
         )
         more = found[limit - 1] if len(found) > limit else None
         return [view(m) for m in found[:limit]], _cursor(more) if more else None
 
+    async def attempts(self, caller: Caller, id: str) -> list[AttemptView]:
+        message = await self._find(caller, id)
+        return [
+            AttemptView(
+                number=a.number, started_at=a.started_at, ended_at=a.ended_at, outcome=a.outcome,
+                error_code=a.error_code, error_detail=a.error_detail, http_status=a.http_status,
+            )
+            for a in await self._store.attempts(message.id, viewer=_viewer(caller))
+        ]  # fmt: skip
+
     async def trace(self, caller: Caller, id: str) -> list[Step]:
         message = await self._find(caller, id)
         steps = list(message.steps)
-        for attempt in await self._store.attempts(message.id):
+        for attempt in await self._store.attempts(message.id, viewer=_viewer(caller)):
             steps.extend(attempt.steps)
         return steps
 
@@ -114,29 +131,29 @@ class Door:
         part = next((p for p in message.parts if p.cid == cid), None)
         if part is None or message.wrapped_key is None:
             raise NotFound("no such payload, or it has been erased")
-        return _part_view(part, True), self._content(message, part, start)
+        return _part_view(part, True), self._content(message, part, start, _viewer(caller))
 
-    async def _content(self, message: Message, part: Part, start: int) -> AsyncIterator[bytes]:
+    async def _content(self, message: Message, part: Part, start: int, viewer: Viewer) -> AsyncIterator[bytes]:
         """What the producer gave or the consumer gets: never the compressed octets."""
         if message.direction == "inbound" or not part.compressed:
-            async for block in content(self._store, self._rooms.kek, message, part, start=start):
+            async for block in content(self._store, self._rooms.kek, message, part, start=start, viewer=viewer):
                 yield block
             return
         inflater, skip = Inflater(part.size, ratio=1 << 20), start
-        async for block in content(self._store, self._rooms.kek, message, part):
+        async for block in content(self._store, self._rooms.kek, message, part, viewer=viewer):
             for plain in inflater.feed(block):
                 if skip < len(plain):
                     yield bytes(plain[skip:])
                 skip = max(0, skip - len(plain))
 
-    async def _find(self, caller: Caller, id: str) -> Message:
+    async def _find(self, caller: Caller, id: str, *, direction: Direction | None = None) -> Message:
         try:
-            found = await self._store.message(UUID(id), backend=caller.backend)
+            found = await self._store.message(UUID(id), viewer=_viewer(caller))
         except ValueError:
-            matches = await self._store.find(id, backend=caller.backend)
+            matches = await self._store.find(id, direction=direction, viewer=_viewer(caller))
             exact = [m for m in matches if m.user_message.message_id == id] or matches
             found = exact[0] if len(exact) == 1 else None
-        if found is None:
+        if found is None or direction not in (None, found.direction):
             raise NotFound("no such message")
         return found
 
@@ -149,16 +166,38 @@ class Door:
             worker=caller.id,
             limit=max(1, min(limit, MAX_CLAIM)),
             lease=max(1.0, min(lease, MAX_LEASE)),
+            scope=caller.scope,
         )
         if jobs:
             point("DL01")
-        return [d for job in jobs if (d := await self._delivery(job)) is not None]
+        return [d for job in jobs if (d := await self._delivery(caller, job)) is not None]
 
-    async def _delivery(self, job: Job) -> Delivery | None:
-        message = await self._store.message(job.message)
+    async def _delivery(self, caller: Caller, job: Job) -> Delivery | None:
+        message = await self._store.message(job.message, viewer=_viewer(caller))
         if message is None:
             return None
         return delivery(job, message)
+
+    async def waiting(self, caller: Caller, wanted: Waiting) -> list[str]:
+        return await self._store.undelivered(msgspec.convert(msgspec.to_builtins(wanted), WaitingFilter), _viewer(caller))
+
+    async def claim_message(self, caller: Caller, id: str, *, lease: float = 60.0) -> Delivery:
+        message = await self._find(caller, id, direction="inbound")
+        job = await self._store.claim_delivery(
+            message.id, _viewer(caller), worker=caller.id, lease=max(1.0, min(lease, MAX_LEASE))
+        )
+        if job is None:
+            raise NotFound("the message does not wait for delivery")
+        point("DL01")
+        return delivery(job, message)
+
+    async def redeliver(self, caller: Caller, id: str) -> bool:
+        message = await self._find(caller, id, direction="inbound")
+        return await self._store.requeue(message.id)
+
+    def hold(self, caller: Caller) -> Holding:
+        config = self._rooms.config.limits
+        return Holding(self._spools, f"client {caller.id}", limit=config.message, entropy=self._rooms.entropy)
 
     async def ack(self, caller: Caller, delivery_id: str, claim: str) -> None:
         job, token = await self._job(caller, delivery_id, claim)
@@ -180,7 +219,7 @@ class Door:
             id, token = UUID(delivery_id), UUID(claim)
         except ValueError:
             raise NotFound("no such delivery") from None
-        job = await self._store.delivery(id, caller.backend)
+        job = await self._store.delivery(id, _viewer(caller))
         if job is None:
             raise NotFound("no such delivery")
         return job, token
@@ -198,6 +237,7 @@ class Door:
                 url=url,
                 sealed_secret=self._rooms.kek.seal_secret(secret.encode(), id),
                 events=events,
+                client=caller.id,
             )
         )
         return plugin.WebhookTarget(id=id, backend=caller.backend, url=url, secret=secret, events=events)
@@ -205,17 +245,47 @@ class Door:
     async def webhooks(self, caller: Caller) -> list[plugin.WebhookTarget]:
         return [
             plugin.WebhookTarget(id=w.id, backend=w.backend, url=w.url, secret="", events=w.events)
-            for w in await self._store.webhooks(backend=caller.backend)
+            for w in await self._store.webhooks(client=caller.id)
         ]
 
     async def remove_webhook(self, caller: Caller, id: str) -> None:
-        if not await self._store.remove_webhook(id, caller.backend):
+        if not await self._store.remove_webhook(id, caller.id):
             raise NotFound("no such webhook")
 
     async def post(
         self, url: str, body: bytes, headers: dict[str, str], *, timeout: float = 20.0
     ) -> tuple[int, dict[str, str], bytes]:
         return await self._rooms.client.post_small(url, body, headers, timeout=timeout)
+
+
+    async def push(
+        self, url: str, body: AsyncIterator[bytes], *, length: int, headers: dict[str, str], timeout: float = 240.0
+    ) -> tuple[int, dict[str, str], bytes]:
+        content_type = headers.get("Content-Type", "application/octet-stream")
+        more = {name: value for name, value in headers.items() if name != "Content-Type"}
+        try:
+            async with asyncio.timeout(timeout):
+                answer = await self._rooms.client.post(
+                    url, content_type=content_type, content_length=length, body=body, partner=f"backend {url}",
+                    more=more,
+                )  # fmt: skip
+        except SendFailed as error:
+            raise DeliveryDelayed(str(error)) from None
+        except TimeoutError:
+            raise DeliveryDelayed(f"no answer within {timeout:g} s") from None
+        return answer.status, answer.headers, answer.body
+
+    async def subscribe(self, caller: Caller, events: tuple[str, ...]) -> None:
+        id = f"own_{caller.backend}"
+        known = next((w for w in await self._store.webhooks(backend=caller.backend) if w.id == id), None)
+        if known is not None and known.events == events and not known.disabled:
+            return
+        if known is not None:
+            await self._store.remove_webhook(id, caller.id)
+        sealed = self._rooms.kek.seal_secret(b"-", id)
+        new = Webhook(id=id, backend=caller.backend, url="", sealed_secret=sealed, events=events, client=caller.id)
+        with contextlib.suppress(StoreUnavailable):  # another process was quicker
+            await self._store.add_webhook(new)
 
 
 # -- views ----------------------------------------------------------------------
@@ -286,6 +356,10 @@ def _part_view(part: Part, available: bool) -> PartView:
     )
 
 
+def _viewer(caller: Caller) -> Viewer:
+    return Viewer(caller.backend, caller.scope)
+
+
 def _cursor(message: Message) -> str:
     text = json.dumps([message.created_at.isoformat(), str(message.id)])
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
@@ -299,6 +373,3 @@ def _read_cursor(cursor: str | None) -> tuple[datetime, UUID] | None:
         return datetime.fromisoformat(moment), UUID(id)
     except (ValueError, TypeError):
         raise SubmissionRefused("the cursor is not one of ours", field="after") from None
-
-
-__all__ = ["ClaimLost", "Door", "delivery", "token_hash", "view"]

@@ -11,7 +11,7 @@ from uuid import UUID
 from gateway.errors import NotFound
 from gateway.keys.sealing import KeyEncryptionKey, open_chunk, seal_chunk
 from gateway.stages import point
-from gateway.store.api import Message, Part, Store
+from gateway.store.api import Message, Part, Store, Viewer
 
 INLINE = 64 << 10
 CHUNK = 512 << 10  # 256 KiB-1 MiB a row is best [stack 6.5]
@@ -45,8 +45,9 @@ class PayloadSealer:
 
 
 async def content(
-    store: Store, kek: KeyEncryptionKey, message: Message, part: Part, *, start: int = 0
-) -> AsyncIterator[bytes]:
+    store: Store, kek: KeyEncryptionKey, message: Message, part: Part, *, start: int = 0,
+    viewer: Viewer | None = None,
+) -> AsyncIterator[bytes]:  # fmt: skip
     """The stored octets of a part from byte `start`. Raises `NotFound` when they were purged."""
     if message.wrapped_key is None:
         raise NotFound("the payload has been erased")
@@ -57,7 +58,7 @@ async def content(
             yield octets[start:]
         return
     number, skip = divmod(start, CHUNK)
-    async for sealed in store.chunks(message.id, part.number, first=number):
+    async for sealed in store.chunks(message.id, part.number, first=number, viewer=viewer):
         octets = open_chunk(key, str(message.id), part.number, number, sealed)
         number += 1
         yield octets[skip:] if skip else octets

@@ -21,7 +21,7 @@ from gateway.as4.profiles import PROFILES
 from gateway.as4.related import CONTENT_ID
 from gateway.as4.units import AgreementRef, PartInfo, PartyId, Property, Service, UserMessage
 from gateway.clock import milliseconds, new_message_id
-from gateway.errors import DiscoveryFailed, EbmsError, RulesBroken, SubmissionRefused
+from gateway.errors import DiscoveryFailed, EbmsError, OutOfScope, RulesBroken, SubmissionRefused
 from gateway.keys.sealing import new_message_key
 from gateway.msh.advice import Adviser, Leading, document_view, leading_of
 from gateway.msh.channels import channel_key
@@ -30,6 +30,7 @@ from gateway.msh.partners import HINTS
 from gateway.msh.rooms import Agreements, Rooms, new_id, party_key
 from gateway.oots.advice import Advice
 from gateway.plugin import Caller, CheckedPart, Content, DryRun, PartSubmission, PropertyValue, Submission
+from gateway.scope import FINAL_RECIPIENT, ORIGINAL_SENDER, names
 from gateway.stages import point, stage, timeline
 from gateway.store.api import Held, NewOutbound, NewPart, Stored, Submitting
 
@@ -50,7 +51,7 @@ class Submitter:
         `SubmissionRefused`, `RulesBroken`, `SubmissionConflict`, `TooLarge`, `StoreUnavailable`."""
         with timeline("outbound") as steps:
             agreements = self._rooms.agreements.value
-            leg, header_ = await self._prepared(agreements, wanted)
+            leg, header_ = await self._prepared(caller, agreements, wanted)
             id, key = new_id(), new_message_key(self._rooms.entropy)
             log.message_id.set(header_.message_id)
             if not wanted.parts:
@@ -70,10 +71,10 @@ class Submitter:
             metrics.message("outbound", leg.to_party.party_id.value, leg.action, "submitted")
         return stored, advice
 
-    async def validate(self, wanted: Submission, content: Content) -> DryRun:
+    async def validate(self, caller: Caller, wanted: Submission, content: Content) -> DryRun:
         """What `submit` would make of this, with nothing stored. Raises as `submit` does."""
         with timeline("outbound"):
-            leg, message = await self._prepared(self._rooms.agreements.value, wanted)
+            leg, message = await self._prepared(caller, self._rooms.agreements.value, wanted)
             leading = leading_of(leg)
             with stage("package"):
                 made = frozen(self._rooms, wanted, message, leg, content, seal=None, leading=leading)
@@ -98,7 +99,9 @@ class Submitter:
             header=messaging_text(message),
         )  # fmt: skip
 
-    async def _prepared(self, agreements: Agreements, wanted: Submission) -> tuple[Leg, UserMessage]:
+    async def _prepared(
+        self, caller: Caller, agreements: Agreements, wanted: Submission
+    ) -> tuple[Leg, UserMessage]:
         """The leg a submission means and its header, judged as a peer would.
 
         Where the receiver is discovered, it is here: whoever cannot be found is told to the producer at once
@@ -111,7 +114,9 @@ class Submitter:
         if not agreements.pmodes.is_self(leg.from_party.party_id):
             raise SubmissionRefused("that agreement sends from another party", field="from_party")
         with stage("validate"):
-            return leg, self._header(leg, wanted)
+            message = self._header(leg, wanted)
+            _check_scope(caller, message)
+            return leg, message
 
     async def _found(self, leg: Leg, wanted: Submission, agreements: Agreements) -> Leg:
         properties = _properties(wanted.properties, "properties")
@@ -242,6 +247,18 @@ class Submitter:
         if wanted.deadline is not None and wanted.deadline.astimezone(UTC) <= self._rooms.clock.now():
             raise SubmissionRefused("the deadline has passed", field="deadline")
         return message
+
+
+def _check_scope(caller: Caller, message: UserMessage) -> None:
+    """Raises `OutOfScope`."""
+    corners = {p.name: names(p.value, p.type) for p in reversed(message.properties)}
+    to = message.to_party
+    within = caller.scope.covers(
+        "outbound", partner=names(to.value, to.type), service=message.service.value, action=message.action,
+        original_sender=corners.get(ORIGINAL_SENDER, ()), final_recipient=corners.get(FINAL_RECIPIENT, ()),
+    )  # fmt: skip
+    if not within:
+        raise OutOfScope("this client may not send that")
 
 
 def _leg(matcher, wanted: Submission) -> Leg:

@@ -10,8 +10,13 @@ from gateway.keys.trust import check_certificate
 from gateway.pmodes.bundle import Files
 from gateway.pmodes.lint import Finding, Node, lint
 
-#: The names an agreement may route to.
-BACKENDS = frozenset({"rest"})
+#: The doors that are always there; `[backends.NAME]` adds others.
+DOORS = frozenset({"rest", "domibus_ws"})
+
+
+def backends_of(config: Config) -> frozenset[str]:
+    """The names an agreement may route to."""
+    return DOORS | frozenset(config.backends)
 
 
 def findings(
@@ -24,5 +29,5 @@ def findings(
         check_certificate=partial(check_certificate, allow=config.trust),
         read_truststore=truststore,
         now=now,
-        node=Node(backends=BACKENDS, delivered_payloads=config.retention.delivered_payloads),
+        node=Node(backends=backends_of(config), delivered_payloads=config.retention.delivered_payloads),
     )

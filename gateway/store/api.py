@@ -29,6 +29,7 @@ from msgspec import Struct, field
 
 from gateway.as4.findings import Finding
 from gateway.as4.units import PartInfo, Reference, UserMessage
+from gateway.scope import EVERYTHING, Scope
 from gateway.stages import Step
 from gateway.store.agreements import Agreements
 
@@ -231,8 +232,7 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 class MessageFilter(Struct, frozen=True, kw_only=True):
-    """What to list, newest first. `backend=None` is the operator's view. `after` is the last
-    (created_at, id) of the page before."""
+    """What to list, newest first. `after` is the last (created_at, id) of the page before."""
 
     backend: str | None = None
     direction: Direction | None = None
@@ -243,6 +243,22 @@ class MessageFilter(Struct, frozen=True, kw_only=True):
     partner: str | None = None
     after: tuple[datetime, UUID] | None = None
     limit: int = 50
+
+
+class WaitingFilter(Struct, frozen=True, kw_only=True):
+    """Which waiting inbound messages to list, oldest first; every bound is exact, times are included.
+    `parked`: those whose delivery was given up, instead of those that wait for it."""
+
+    message_id: str | None = None
+    conversation_id: str | None = None
+    ref_to_message_id: str | None = None
+    from_party: str | None = None
+    original_sender: str | None = None
+    final_recipient: str | None = None
+    received_from: datetime | None = None
+    received_to: datetime | None = None
+    parked: bool = False
+    limit: int = 500
 
 
 JobKind = Literal["send", "deliver", "notify", "hold", "pull", "receipt"]
@@ -310,17 +326,49 @@ class LapseResult(Struct, frozen=True, kw_only=True):
 
 
 class Client(Struct, frozen=True, kw_only=True):
-    """An API client: who may use the plugin API, for which backend. The token itself is not kept."""
+    """An API client: who may use the plugin API, for which backend, and within which scope."""
 
     id: str
     name: str
     backend: str
+    scope: Scope = Scope()
     created_at: datetime | None = None
     revoked: bool = False
 
 
+CredentialKind = Literal["token", "password", "certificate", "subject"]
+
+
+class Credential(Struct, frozen=True, kw_only=True):
+    """How a client shows who it is. No secret is kept.
+
+    `key` is what it is found by: `token` its SHA-256 in hex, `password` the login name,
+    `certificate` the SHA-256 of the DER in hex, `subject` issuer and subject of a signed
+    token, a blank between them. `verifier` is the bcrypt hash of a password.
+    """
+
+    id: str
+    client: str
+    kind: CredentialKind
+    key: str
+    verifier: str | None = None
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    revoked: bool = False
+
+
+class Viewer(Struct, frozen=True):
+    """On whose behalf something is read: only what this backend and scope see is there."""
+
+    backend: str
+    scope: Scope = Scope()
+
+
 class Webhook(Struct, frozen=True, kw_only=True):
-    """Where events of a backend go. `sealed_secret` is sealed by the key-encryption key."""
+    """Where events of a backend go. `sealed_secret` is sealed by the key-encryption key.
+
+    `client` registered it, and it is told only of messages within that client's scope.
+    """
 
     id: str
     backend: str
@@ -328,6 +376,7 @@ class Webhook(Struct, frozen=True, kw_only=True):
     sealed_secret: bytes
     events: tuple[str, ...] = ()
     disabled: bool = False
+    client: str | None = None
 
 
 class AuditEntry(Struct, frozen=True, kw_only=True):
@@ -480,9 +529,11 @@ class Store(Agreements, Protocol):
 
     # jobs
     async def claim(
-        self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float
-    ) -> list[Job]:
-        """Up to `limit` due jobs, oldest first. An expired lease makes a job due again."""
+        self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float,
+        scope: Scope = EVERYTHING,
+    ) -> list[Job]:  # fmt: skip
+        """Up to `limit` due jobs, oldest first. An expired lease makes a job due again. `scope` bounds
+        deliveries."""
         ...
 
     async def renew(self, job_id: UUID, claim: UUID, lease: float) -> datetime:
@@ -508,8 +559,17 @@ class Store(Agreements, Protocol):
         did it; `ClaimLost` for any other."""
         ...
 
-    async def delivery(self, job_id: UUID, backend: str) -> Job | None:
-        """The `deliver` job as it stands, claimed or not; None if it is not that backend's."""
+    async def delivery(self, job_id: UUID, viewer: Viewer) -> Job | None:
+        """The `deliver` job as it stands, claimed or not; None if the viewer does not see it."""
+        ...
+
+    async def claim_delivery(self, message: UUID, viewer: Viewer, *, worker: str, lease: float) -> Job | None:
+        """Claim the delivery of this very message. None when it is not waiting for one; `ClaimLost` when
+        somebody has it, or it was given back and is not due yet."""
+        ...
+
+    async def undelivered(self, wanted: WaitingFilter, viewer: Viewer) -> list[str]:
+        """MessageIds of the messages that wait for their consumer."""
         ...
 
     async def wait_for_work(self, timeout: float) -> None:
@@ -520,17 +580,17 @@ class Store(Agreements, Protocol):
         """Number of jobs by `kind.state`, for metrics and doctor."""
         ...
 
-    # reading
-    async def message(self, id: UUID, *, backend: str | None = None) -> Message | None: ...
+    # reading; without a viewer everything is there (the operator, and the gateway itself)
+    async def message(self, id: UUID, *, viewer: Viewer | None = None) -> Message | None: ...
 
     async def find(
-        self, message_id: str, *, direction: Direction | None = None, backend: str | None = None
+        self, message_id: str, *, direction: Direction | None = None, viewer: Viewer | None = None
     ) -> list[Message]:
         """Messages by MessageId, or by a prefix (8 characters or more) of id or MessageId. Exact
         matches first, then the newest; 20 at most."""
         ...
 
-    async def messages(self, wanted: MessageFilter) -> list[Message]:
+    async def messages(self, wanted: MessageFilter, *, viewer: Viewer | None = None) -> list[Message]:
         """Without envelope, receipt and inline content."""
         ...
 
@@ -540,14 +600,16 @@ class Store(Agreements, Protocol):
         """The headers of up to two messages that brought the request document `request_id`."""
         ...
 
-    async def attempts(self, message: UUID) -> list[Attempt]: ...
+    async def attempts(self, message: UUID, *, viewer: Viewer | None = None) -> list[Attempt]: ...
 
-    def chunks(self, message: UUID, part: int, *, first: int = 0) -> AsyncIterator[bytes]:
+    def chunks(
+        self, message: UUID, part: int, *, first: int = 0, viewer: Viewer | None = None
+    ) -> AsyncIterator[bytes]:
         """The sealed chunks of a part, in order, starting at chunk `first`."""
         ...
 
     async def events(
-        self, *, backend: str | None = None, message: UUID | None = None, after: int = 0, limit: int = 100
+        self, *, viewer: Viewer | None = None, message: UUID | None = None, after: int = 0, limit: int = 100
     ) -> list[tuple[int, datetime, str, UUID | None, dict[str, Any]]]:
         """(number, time, type, message, data), oldest first. Whoever follows the numbers misses none,
         so without `message` the newest may appear a little late."""
@@ -563,10 +625,13 @@ class Store(Agreements, Protocol):
         ...
 
     # registry
-    async def add_client(self, client: Client, token_hash: bytes) -> None: ...
+    async def add_client(self, client: Client, *credentials: Credential) -> None:
+        """In one commit."""
+        ...
 
-    async def client_by_token(self, token_hash: bytes) -> Client | None:
-        """The client, revoked or not."""
+    async def client_by(self, kind: CredentialKind, key: str) -> tuple[Client, Credential] | None:
+        """Who shows this credential; None when there is none in force: the credential or its client is
+        revoked, or its time is over."""
         ...
 
     async def clients(self) -> list[Client]: ...
@@ -575,12 +640,24 @@ class Store(Agreements, Protocol):
         """False when there is none, or it was revoked before."""
         ...
 
+    async def set_scope(self, client: str, scope: Scope) -> bool:
+        """False when there is no such client."""
+        ...
+
+    async def add_credential(self, credential: Credential) -> None: ...
+
+    async def credentials(self, *, client: str | None = None) -> list[Credential]: ...
+
+    async def revoke_credential(self, id: str) -> bool:
+        """False when there is none, or it was revoked before."""
+        ...
+
     async def add_webhook(self, webhook: Webhook) -> None: ...
 
-    async def webhooks(self, *, backend: str | None = None) -> list[Webhook]: ...
+    async def webhooks(self, *, backend: str | None = None, client: str | None = None) -> list[Webhook]: ...
 
-    async def remove_webhook(self, id: str, backend: str) -> bool:
-        """The webhook and its open `notify` jobs. False when there is none of that backend."""
+    async def remove_webhook(self, id: str, client: str) -> bool:
+        """The webhook and its open `notify` jobs. False when that client has none such."""
         ...
 
     async def disable_webhook(self, id: str) -> None:

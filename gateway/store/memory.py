@@ -20,12 +20,15 @@ from gateway.as4.findings import Finding
 from gateway.as4.units import Reference, UserMessage
 from gateway.clock import Clock
 from gateway.errors import ClaimLost, StoreUnavailable, SubmissionConflict
+from gateway.scope import EVERYTHING, FINAL_RECIPIENT, ORIGINAL_SENDER, Scope, names
 from gateway.stages import Step
 from gateway.store.api import (
     Attempt,
     AttemptResult,
     AuditEntry,
     Client,
+    Credential,
+    CredentialKind,
     Direction,
     Health,
     Job,
@@ -40,6 +43,8 @@ from gateway.store.api import (
     Part,
     Received,
     Stored,
+    Viewer,
+    WaitingFilter,
     Webhook,
 )
 from gateway.store.chain import BEGINNING, Link, first_misfit, hash_of, row_texts
@@ -109,7 +114,8 @@ class MemoryStore(MemoryAgreements):
         self._chunks: dict[tuple[UUID, int, int], bytes] = {}
         self._events: list[tuple[int, datetime, str, UUID | None, str | None, dict[str, Any]]] = []
         self._keys: dict[tuple[str, str], tuple[UUID, bytes]] = {}
-        self._clients: dict[str, tuple[Client, bytes]] = {}
+        self._clients: dict[str, Client] = {}
+        self._credentials: dict[str, Credential] = {}
         self._webhooks: dict[str, Webhook] = {}
         self._links: list[Link] = []
         self._pull_requests: set[tuple[str, str]] = set()
@@ -373,12 +379,14 @@ class MemoryStore(MemoryAgreements):
     # -- jobs -------------------------------------------------------------------------
 
     async def claim(
-        self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float
-    ) -> list[Job]:
+        self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float,
+        scope: Scope = EVERYTHING,
+    ) -> list[Job]:  # fmt: skip
         now = self._clock.now()
         due = [
             job for job in self._jobs.values()
             if job.kind == kind and job.state in OPEN and job.due_at <= now and (queues is None or job.queue in queues)
+            and (kind != "deliver" or _within(scope, self._messages[job.message]))
         ]  # fmt: skip
         claimed = []
         for job in sorted(due, key=lambda job: job.due_at)[:limit]:
@@ -424,9 +432,44 @@ class MemoryStore(MemoryAgreements):
         message.steps += steps
         self._tell(message, events)
 
-    async def delivery(self, job_id: UUID, backend: str) -> Job | None:
+    async def delivery(self, job_id: UUID, viewer: Viewer) -> Job | None:
         job = self._jobs.get(job_id)
-        return _job(job) if job is not None and job.kind == "deliver" and job.queue == backend else None
+        seen = job is not None and job.kind == "deliver" and _sees(viewer, self._messages[job.message])
+        return _job(job) if seen and job.queue == viewer.backend else None
+
+    async def claim_delivery(self, message: UUID, viewer: Viewer, *, worker: str, lease: float) -> Job | None:
+        job, found = self._job_of(message, "deliver"), self._messages.get(message)
+        if job is None or job.state not in OPEN or not _sees(viewer, found):
+            return None
+        now = self._clock.now()
+        if job.due_at > now:
+            raise ClaimLost
+        job.state, job.claim, job.attempt = after(JOB, job.state, "claim"), uuid4(), job.attempt + 1
+        job.due_at = now + timedelta(seconds=lease)
+        return _job(job)
+
+    async def undelivered(self, wanted: WaitingFilter, viewer: Viewer) -> list[str]:
+        def fits(m: _Message) -> bool:
+            corners = {p.name: names(p.value, p.type) for p in reversed(m.unit.properties)}
+            return (
+                wanted.message_id in (None, m.unit.message_id)
+                and wanted.conversation_id in (None, m.unit.conversation_id)
+                and wanted.ref_to_message_id in (None, m.unit.ref_to_message_id)
+                and wanted.from_party in (None, m.unit.from_party.value)
+                and wanted.original_sender in (None, *corners.get(ORIGINAL_SENDER, ()))
+                and wanted.final_recipient in (None, *corners.get(FINAL_RECIPIENT, ()))
+                and (wanted.received_from is None or m.created_at >= wanted.received_from)
+                and (wanted.received_to is None or m.created_at <= wanted.received_to)
+            )  # fmt: skip
+
+        states = ("PARKED",) if wanted.parked else OPEN
+        found = [
+            m for m in self._messages.values()
+            if m.direction == "inbound" and m.state == "RECEIVED" and m.wrapped_key is not None and _sees(viewer, m)
+            and (job := self._job_of(m.id, "deliver")) is not None and job.state in states and fits(m)
+        ]  # fmt: skip
+        found.sort(key=lambda m: (m.created_at, m.id))
+        return [m.unit.message_id for m in found[: wanted.limit]]
 
     async def wait_for_work(self, timeout: float) -> None:
         now = self._clock.now()
@@ -441,31 +484,31 @@ class MemoryStore(MemoryAgreements):
 
     # -- reading ----------------------------------------------------------------------
 
-    async def message(self, id: UUID, *, backend: str | None = None) -> Message | None:
+    async def message(self, id: UUID, *, viewer: Viewer | None = None) -> Message | None:
         found = self._messages.get(id)
-        return None if found is None or backend not in (None, found.backend) else self._view(found)
+        return self._view(found) if found is not None and _sees(viewer, found) else None
 
     async def find(
-        self, message_id: str, *, direction: Direction | None = None, backend: str | None = None
+        self, message_id: str, *, direction: Direction | None = None, viewer: Viewer | None = None
     ) -> list[Message]:
         long = len(message_id) >= PREFIX
         found = [
             m for m in self._messages.values()
             if (m.unit.message_id == message_id
                 or (long and (m.unit.message_id.startswith(message_id) or str(m.id).startswith(message_id.lower()))))
-            and direction in (None, m.direction) and backend in (None, m.backend)
+            and direction in (None, m.direction) and _sees(viewer, m)
         ]  # fmt: skip
         found.sort(key=lambda m: (m.unit.message_id == message_id, m.created_at), reverse=True)
         return [self._view(m) for m in found[:20]]
 
-    async def messages(self, wanted: MessageFilter) -> list[Message]:
+    async def messages(self, wanted: MessageFilter, *, viewer: Viewer | None = None) -> list[Message]:
         found = [
             m for m in self._messages.values()
             if wanted.backend in (None, m.backend) and wanted.direction in (None, m.direction)
             and wanted.state in (None, m.state) and wanted.conversation_id in (None, m.unit.conversation_id)
             and wanted.message_id in (None, m.unit.message_id) and wanted.action in (None, m.unit.action)
             and wanted.partner in (None, m.partner)
-            and (wanted.after is None or (m.created_at, m.id) < wanted.after)
+            and (wanted.after is None or (m.created_at, m.id) < wanted.after) and _sees(viewer, m)
         ]  # fmt: skip
         found.sort(key=lambda m: (m.created_at, m.id), reverse=True)
         return [self._view(m, whole=False) for m in found[: wanted.limit]]
@@ -478,22 +521,27 @@ class MemoryStore(MemoryAgreements):
             if (m.request_id, m.direction, m.tenant, m.partner) == (request_id, direction, tenant, partner)
         ][:2]  # fmt: skip
 
-    async def attempts(self, message: UUID) -> list[Attempt]:
+    async def attempts(self, message: UUID, *, viewer: Viewer | None = None) -> list[Attempt]:
         found = self._messages.get(message)
-        return list(found.attempts) if found else []
+        return list(found.attempts) if found and _sees(viewer, found) else []
 
-    async def chunks(self, message: UUID, part: int, *, first: int = 0) -> AsyncIterator[bytes]:
+    async def chunks(
+        self, message: UUID, part: int, *, first: int = 0, viewer: Viewer | None = None
+    ) -> AsyncIterator[bytes]:
         number = first
+        if message in self._messages and not _sees(viewer, self._messages[message]):
+            return
         while (content := self._chunks.get((message, part, number))) is not None:
             yield content
             number += 1
 
     async def events(
-        self, *, backend: str | None = None, message: UUID | None = None, after: int = 0, limit: int = 100
+        self, *, viewer: Viewer | None = None, message: UUID | None = None, after: int = 0, limit: int = 100
     ) -> list[tuple[int, datetime, str, UUID | None, dict[str, Any]]]:
         return [
             (number, at, type, subject, data) for number, at, type, subject, whose, data in self._events
-            if number > after and backend in (None, whose) and message in (None, subject)
+            if number > after and message in (None, subject) and (
+                viewer is None or (whose == viewer.backend and _sees(viewer, self._messages.get(subject))))
         ][:limit]  # fmt: skip
 
     # -- retention --------------------------------------------------------------------
@@ -523,22 +571,57 @@ class MemoryStore(MemoryAgreements):
 
     # -- registry ---------------------------------------------------------------------
 
-    async def add_client(self, client: Client, token_hash: bytes) -> None:
-        if client.id in self._clients or any(known == token_hash for _, known in self._clients.values()):
+    async def add_client(self, client: Client, *credentials: Credential) -> None:
+        if client.id in self._clients:
             raise StoreUnavailable("the client is known already")
-        self._clients[client.id] = (msgspec.structs.replace(client, created_at=self._clock.now()), token_hash)
+        self._refuse_known(credentials)
+        self._clients[client.id] = msgspec.structs.replace(client, created_at=self._clock.now())
+        for credential in credentials:
+            await self.add_credential(credential)
 
-    async def client_by_token(self, token_hash: bytes) -> Client | None:
-        return next((client for client, known in self._clients.values() if known == token_hash), None)
+    async def client_by(self, kind: CredentialKind, key: str) -> tuple[Client, Credential] | None:
+        found = next((c for c in self._credentials.values() if (c.kind, c.key) == (kind, key)), None)
+        if found is None or found.revoked or self._clients[found.client].revoked:
+            return None
+        if found.expires_at is not None and found.expires_at <= self._clock.now():
+            return None
+        return self._clients[found.client], found
 
     async def clients(self) -> list[Client]:
-        return [client for client, _ in self._clients.values()]
+        return list(self._clients.values())
 
     async def revoke_client(self, id: str) -> bool:
-        client, token_hash = self._clients.get(id, (None, b""))
+        client = self._clients.get(id)
         if client is None or client.revoked:
             return False
-        self._clients[id] = (msgspec.structs.replace(client, revoked=True), token_hash)
+        self._clients[id] = msgspec.structs.replace(client, revoked=True)
+        return True
+
+    async def set_scope(self, client: str, scope: Scope) -> bool:
+        if client not in self._clients:
+            return False
+        self._clients[client] = msgspec.structs.replace(self._clients[client], scope=scope)
+        return True
+
+    async def add_credential(self, credential: Credential) -> None:
+        self._refuse_known((credential,))
+        if credential.client not in self._clients:
+            raise StoreUnavailable("there is no such client")
+        self._credentials[credential.id] = msgspec.structs.replace(credential, created_at=self._clock.now())
+
+    def _refuse_known(self, credentials: tuple[Credential, ...]) -> None:
+        taken = {(c.kind, c.key) for c in self._credentials.values()}
+        if any(c.id in self._credentials or (c.kind, c.key) in taken for c in credentials):
+            raise StoreUnavailable("the credential is known already")
+
+    async def credentials(self, *, client: str | None = None) -> list[Credential]:
+        return [c for c in self._credentials.values() if client in (None, c.client)]
+
+    async def revoke_credential(self, id: str) -> bool:
+        known = self._credentials.get(id)
+        if known is None or known.revoked:
+            return False
+        self._credentials[id] = msgspec.structs.replace(known, revoked=True)
         return True
 
     async def add_webhook(self, webhook: Webhook) -> None:
@@ -546,11 +629,11 @@ class MemoryStore(MemoryAgreements):
             raise StoreUnavailable("the webhook is known already")
         self._webhooks[webhook.id] = webhook
 
-    async def webhooks(self, *, backend: str | None = None) -> list[Webhook]:
-        return [webhook for webhook in self._webhooks.values() if backend in (None, webhook.backend)]
+    async def webhooks(self, *, backend: str | None = None, client: str | None = None) -> list[Webhook]:
+        return [w for w in self._webhooks.values() if backend in (None, w.backend) and client in (None, w.client)]
 
-    async def remove_webhook(self, id: str, backend: str) -> bool:
-        if id not in self._webhooks or self._webhooks[id].backend != backend:
+    async def remove_webhook(self, id: str, client: str) -> bool:
+        if id not in self._webhooks or self._webhooks[id].client != client:
             return False
         del self._webhooks[id]
         self._jobs = {key: job for key, job in self._jobs.items() if job.kind != "notify" or job.queue != id}
@@ -630,7 +713,9 @@ class MemoryStore(MemoryAgreements):
             }  # fmt: skip
             for webhook in self._webhooks.values():
                 wanted = webhook.backend == message.backend and (not webhook.events or event.type in webhook.events)
-                if wanted and not webhook.disabled:
+                whose = self._clients.get(webhook.client)
+                seen = whose is None or (not whose.revoked and _within(whose.scope, message))
+                if wanted and seen and not webhook.disabled:
                     self._queue("notify", webhook.id, message.id, data)
 
     def _change(self, message: _Message, event: str) -> bool:
@@ -720,6 +805,22 @@ class _Submitting(_Chunked):
 def _check_chunks(parts: tuple[NewPart, ...], written: Counter[int]) -> None:
     if Counter({part.number: part.chunks for part in parts if part.chunks}) != written:
         raise StoreUnavailable("the chunks that were written are not those of the message")
+
+
+def _sees(viewer: Viewer | None, message: _Message | None) -> bool:
+    if viewer is None:
+        return True
+    return message is not None and message.backend == viewer.backend and _within(viewer.scope, message)
+
+
+def _within(scope: Scope, message: _Message) -> bool:
+    unit = message.unit
+    other = unit.from_party if message.direction == "inbound" else unit.to_party
+    corners = {p.name: names(p.value, p.type) for p in reversed(unit.properties)}
+    return scope.covers(
+        message.direction, partner=(message.partner, other.value), service=unit.service.value, action=unit.action,
+        original_sender=corners.get(ORIGINAL_SENDER, ()), final_recipient=corners.get(FINAL_RECIPIENT, ()),
+    )  # fmt: skip
 
 
 def _job(job: _Job) -> Job:

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -99,10 +99,12 @@ class Client:
         partner: str,
         ca: bytes | None = None,
         purpose: Purpose = "as4",
+        more: Mapping[str, str] | None = None,
     ) -> Answer:
         """POST `body`, of exactly `content_length` bytes, and read the answer, whatever its status.
 
-        `purpose` is `discovered` for an endpoint that no operator has written down.
+        `purpose` is `discovered` for an endpoint that no operator has written down; `more` are further
+        header fields.
 
         Records the stages connect, send and receipt (waiting for the answer). Raises `SendFailed`
         with the stage it came to; an error that `body` raises passes through.
@@ -119,6 +121,7 @@ class Client:
                 "Content-Type": content_type,
                 "Content-Length": str(content_length),
                 "Accept-Encoding": "identity",
+                **(more or {}),
             }
             try:
                 return await exchange.run(session, _url(target), headers, body)

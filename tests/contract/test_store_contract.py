@@ -22,16 +22,19 @@ from gateway.as4.units import (
     UserMessage,
 )
 from gateway.errors import ClaimLost, StoreUnavailable, SubmissionConflict
+from gateway.scope import Scope
 from gateway.stages import Step
 from gateway.store.api import (
     AttemptResult,
     AuditEntry,
     Client,
+    Credential,
     MessageFilter,
     NewEvent,
     NewInbound,
     NewOutbound,
     NewPart,
+    Viewer,
     Webhook,
 )
 
@@ -41,6 +44,7 @@ FINDINGS = (
 )
 BLUE, RED = "urn:oasis:names:tc:ebcore:partyid-type:unregistered:LV:AP_LV_01", "AP_EE_01"
 LEASE = 30.0
+REST = Viewer("rest")
 
 
 # -- makers ---------------------------------------------------------------------
@@ -890,15 +894,15 @@ async def test_delivery_as_it_stands(store):
     new = inbound()
     await store.receive_once(new)
     job = await claim_one(store, "deliver")
-    found = await store.delivery(job.id, "rest")
+    found = await store.delivery(job.id, REST)
     assert (found.id, found.message, found.claim, found.attempt) == (job.id, new.id, job.claim, 1)
-    assert await store.delivery(job.id, "other") is None
-    assert await store.delivery(uuid4(), "rest") is None
+    assert await store.delivery(job.id, Viewer("other")) is None
+    assert await store.delivery(uuid4(), REST) is None
     await store.release(job.id, job.claim)
-    assert (await store.delivery(job.id, "rest")).claim is None
+    assert (await store.delivery(job.id, REST)).claim is None
     await submitted(store)
     send = await claim_one(store)
-    assert await store.delivery(send.id, send.queue) is None
+    assert await store.delivery(send.id, Viewer(send.queue)) is None
 
 
 async def test_waiting_for_work_ends_when_there_is_some(store, other):
@@ -982,13 +986,13 @@ async def test_the_feed(store):
     await store.receive_once(inbound(backend="a"))
     await store.receive_once(inbound(backend="b"))
     await submitted(store, backend="a")
-    feed = await store.events(backend="a")
+    feed = await store.events(viewer=Viewer("a"))
     assert [e[2] for e in feed] == ["message.received", "message.accepted"]
     numbers = [e[0] for e in await store.events()]
     assert numbers == sorted(numbers) and len(numbers) == 3
     assert [e[0] for e in await store.events(after=numbers[0])] == numbers[1:]
     assert [e[0] for e in await store.events(limit=2)] == numbers[:2]
-    assert await store.events(message=feed[0][3], backend="b") == []
+    assert await store.events(message=feed[0][3], viewer=Viewer("b")) == []
 
 
 # -- reading --------------------------------------------------------------------
@@ -998,10 +1002,10 @@ async def test_a_backend_sees_only_its_own(store):
     """L01."""
     new = inbound(backend="a")
     await store.receive_once(new)
-    assert await store.message(new.id, backend="b") is None
-    assert (await store.message(new.id, backend="a")).id == new.id
-    assert await store.find(new.user_message.message_id, backend="b") == []
-    assert await store.find(str(new.id), backend="b") == []
+    assert await store.message(new.id, viewer=Viewer("b")) is None
+    assert (await store.message(new.id, viewer=Viewer("a"))).id == new.id
+    assert await store.find(new.user_message.message_id, viewer=Viewer("b")) == []
+    assert await store.find(str(new.id), viewer=Viewer("b")) == []
     assert await store.messages(MessageFilter(backend="b")) == []
     assert await store.message(uuid4()) is None
 
@@ -1164,39 +1168,71 @@ async def test_purging_in_batches_by_several_at_once(store, other):
 # -- registry -------------------------------------------------------------------
 
 
+def token(id, client, key, **more):
+    return Credential(id=id, client=client, kind="token", key=key, **more)
+
+
 async def test_clients(store):
-    await store.add_client(Client(id="c1", name="Portal", backend="rest"), b"hash-1")
-    await store.add_client(Client(id="c2", name="Ķīlis", backend="rest"), b"hash-2")
-    found = await store.client_by_token(b"hash-1")
-    assert (found.id, found.name, found.backend, found.revoked) == ("c1", "Portal", "rest", False)
-    assert found.created_at is not None
-    assert await store.client_by_token(b"hash-3") is None
+    scope = Scope(actions=("A", "Ā"), final_recipients=("urn:x:C4",))
+    await store.add_client(Client(id="c1", name="Portal", backend="rest", scope=scope), token("k1", "c1", "hash-1"))
+    await store.add_client(Client(id="c2", name="Ķīlis", backend="rest"), token("k2", "c2", "hash-2"))
+    found, credential = await store.client_by("token", "hash-1")
+    assert (found.id, found.name, found.backend, found.scope, found.revoked) == ("c1", "Portal", "rest", scope, False)
+    assert (credential.id, credential.client, credential.verifier) == ("k1", "c1", None)
+    assert found.created_at is not None and credential.created_at is not None
+    assert await store.client_by("token", "hash-3") is None and await store.client_by("certificate", "hash-1") is None
     assert [c.id for c in await store.clients()] == ["c1", "c2"]
     assert await store.revoke_client("c1") is True
     assert await store.revoke_client("c1") is False and await store.revoke_client("c9") is False
-    assert (await store.client_by_token(b"hash-1")).revoked
+    assert await store.client_by("token", "hash-1") is None
     with pytest.raises(StoreUnavailable):
-        await store.add_client(Client(id="c3", name="Thief", backend="rest"), b"hash-2")
+        await store.add_client(Client(id="c3", name="Thief", backend="rest"), token("k3", "c3", "hash-2"))
+    assert [c.id for c in await store.clients()] == ["c1", "c2"]  # the whole was one commit
+
+
+async def test_credentials(store):
+    await store.add_client(Client(id="c1", name="Portal", backend="rest"), token("k1", "c1", "hash-1"))
+    await store.add_credential(Credential(id="k2", client="c1", kind="password", key="portal", verifier="$2b$"))
+    await store.add_credential(token("k3", "c1", "hash-3", expires_at=datetime(2020, 1, 1, tzinfo=UTC)))
+    assert (await store.client_by("password", "portal"))[1].verifier == "$2b$"
+    assert await store.client_by("token", "hash-3") is None  # its time is over
+    assert [c.id for c in await store.credentials(client="c1")] == ["k1", "k2", "k3"]
+    assert await store.credentials(client="c2") == []
+    assert await store.revoke_credential("k2") is True
+    assert await store.revoke_credential("k2") is False and await store.revoke_credential("k9") is False
+    assert await store.client_by("password", "portal") is None
+    assert (await store.client_by("token", "hash-1"))[0].id == "c1"
+    with pytest.raises(StoreUnavailable):
+        await store.add_credential(token("k4", "c1", "hash-1"))
+    with pytest.raises(StoreUnavailable):
+        await store.add_credential(token("k4", "nobody", "hash-4"))
+
+
+async def test_a_scope_is_changed(store):
+    await store.add_client(Client(id="c1", name="Portal", backend="rest"), token("k1", "c1", "hash-1"))
+    assert await store.set_scope("c1", Scope(actions=("A",))) is True
+    assert (await store.client_by("token", "hash-1"))[0].scope == Scope(actions=("A",))
+    assert await store.set_scope("c9", Scope()) is False
 
 
 async def test_webhooks(store):
-    hook = Webhook(id="w1", backend="rest", url="https://x/y", sealed_secret=b"\0\1", events=("message.failed",))
+    hook = Webhook(id="w1", backend="rest", url="https://x/y", sealed_secret=b"\0\1", events=("message.failed",), client="c1")
     await store.add_webhook(hook)
     await store.add_webhook(Webhook(id="w2", backend="else", url="https://z", sealed_secret=b"s"))
     assert await store.webhooks(backend="rest") == [hook]
-    assert len(await store.webhooks()) == 2
+    assert len(await store.webhooks()) == 2 and await store.webhooks(client="c1") == [hook]
     await store.disable_webhook("w1")
     assert (await store.webhooks(backend="rest"))[0].disabled
-    assert await store.remove_webhook("w1", "else") is False
-    assert await store.remove_webhook("w1", "rest") is True
-    assert await store.remove_webhook("w1", "rest") is False
+    assert await store.remove_webhook("w1", "c2") is False
+    assert await store.remove_webhook("w1", "c1") is True
+    assert await store.remove_webhook("w1", "c1") is False
 
 
 async def test_a_removed_webhook_takes_its_jobs_along(store):
-    await store.add_webhook(Webhook(id="w1", backend="rest", url="https://x", sealed_secret=b"s"))
+    await store.add_webhook(Webhook(id="w1", backend="rest", url="https://x", sealed_secret=b"s", client="c1"))
     await submitted(store)
     job = await claim_one(store, "notify")
-    await store.remove_webhook("w1", "rest")
+    await store.remove_webhook("w1", "c1")
     with pytest.raises(ClaimLost):
         await store.finish_notify(job.id, job.claim)
 

@@ -13,7 +13,7 @@ FLOORS = {
     "msh": 3,
     "keys": 2, "pmodes": 2, "store": 2, "transport": 2, "oots": 2, "plugin": 2, "config": 2, "metrics": 2, "log": 2,
     "as4": 1,
-    "errors": 0, "clock": 0, "stages": 0, "client": 0, "__init__": 0,
+    "errors": 0, "clock": 0, "scope": 0, "stages": 0, "client": 0, "__init__": 0,
 }  # fmt: skip
 #: Rooms that may be imported from their own floor: what every room may say and how it is configured.
 SHARED = {"log", "metrics", "config"}

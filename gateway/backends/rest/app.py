@@ -59,6 +59,9 @@ class RestBackend:
         """The application for the plugin listener."""
         return self._door
 
+    async def run(self) -> None:
+        """There is none: callers come."""
+
     async def deliver(self, delivery: Delivery) -> None:
         """Consumers of this backend claim; nothing is pushed to them."""
         raise DeliveryDelayed("the REST backend is pulled: POST /v1/inbox/claim")

@@ -35,7 +35,7 @@ ALWAYS = (
 )  # fmt: skip
 _JSON = ("unsupported-media-type", "body-too-large", "body-too-slow", "malformed-json", "invalid-document")
 _FORM = ("malformed-form", "meta-first", "meta-too-large", "parts-mismatch")
-_REFUSED = ("submission-refused", "rules-broken", "payload-too-large", "too-many-uploads")
+_REFUSED = ("submission-refused", "out-of-scope", "rules-broken", "payload-too-large", "too-many-uploads")
 _SUBMIT = ("idempotency-key-missing", "idempotency-key-reused", "message-id-conflict", *_REFUSED)
 
 OPERATIONS = (

@@ -24,6 +24,7 @@ from gateway.plugin import (
     Finding,
     GatewayError,
     NotFound,
+    OutOfScope,
     Overloaded,
     RulesBroken,
     StoreUnavailable,
@@ -136,6 +137,8 @@ def translate(error: Exception) -> Refused:
         case SubmissionConflict():
             slug = "idempotency-key-reused" if error.field == "idempotency_key" else "message-id-conflict"
             return Refused(slug, error.detail, hint=error.hint)
+        case OutOfScope():
+            return Refused("out-of-scope", hint=error.hint)
         case RulesBroken():
             return Refused("rules-broken", error.detail, findings=error.findings)
         case SubmissionRefused():

@@ -4,8 +4,9 @@ from datetime import datetime
 from uuid import UUID
 
 from gateway.errors import ClaimLost
+from gateway.scope import EVERYTHING, Scope
 from gateway.stages import Step
-from gateway.store.api import Job, JobKind, NewEvent
+from gateway.store.api import Job, JobKind, NewEvent, Viewer, WaitingFilter
 from gateway.store.postgres import rows
 from gateway.store.postgres.pool import Abandoned
 from gateway.store.postgres.room import Room
@@ -19,12 +20,14 @@ class Jobs(Room):
     """The verbs of `api.Store` for jobs."""
 
     async def claim(
-        self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float
-    ) -> list[Job]:
+        self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float,
+        scope: Scope = EVERYTHING,
+    ) -> list[Job]:  # fmt: skip
         wanted = None if queues is None else list(queues)
         states = before(JOB, "claim")
         if kind == "deliver":
-            found = await self._pool.writes(Q["claim_deliver"], limit, worker, lease, wanted, states)
+            bound = None if scope.unbounded else rows.text(scope)
+            found = await self._pool.writes(Q["claim_deliver"], limit, worker, lease, wanted, states, bound)
         else:
             statement = "claim" if kind in ("send", "notify") else "claim_pull"
             found = await self._pool.writes(Q[statement], kind, limit, worker, lease, wanted, states)
@@ -58,9 +61,31 @@ class Jobs(Room):
             await self._held(Q["delivered_before"], job_id, claim)
         self._bell.ring()
 
-    async def delivery(self, job_id: UUID, backend: str) -> Job | None:
-        row = await self._pool.row(Q["delivery"], job_id, backend)
+    async def delivery(self, job_id: UUID, viewer: Viewer) -> Job | None:
+        row = await self._row(viewer, Q["delivery"], job_id)
         return None if row is None else rows.job(row)
+
+    async def claim_delivery(self, message: UUID, viewer: Viewer, *, worker: str, lease: float) -> Job | None:
+        row = await self._pool.write(
+            Q["claim_delivery"], message, worker, lease, before(JOB, "claim"), viewer.backend, rows.text(viewer.scope)
+        )
+        if row is not None:
+            return rows.job(row)
+        row = await self._row(viewer, Q["is_open"], message)
+        if row is not None and row["open"]:
+            raise ClaimLost
+        return None
+
+    async def undelivered(self, wanted: WaitingFilter, viewer: Viewer) -> list[str]:
+        texts = (wanted.message_id, wanted.conversation_id, wanted.ref_to_message_id, wanted.from_party,
+                 wanted.original_sender, wanted.final_recipient)  # fmt: skip
+        if not rows.storable(*texts):
+            return []
+        found = await self._rows(
+            viewer, Q["undelivered"], *texts, wanted.received_from, wanted.received_to, wanted.parked, wanted.limit,
+            planned=True,
+        )  # fmt: skip
+        return [row["message_id"] for row in found]
 
     async def wait_for_work(self, timeout: float) -> None:
         await self._bell.wait(timeout)

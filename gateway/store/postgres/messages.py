@@ -6,7 +6,7 @@ from uuid import UUID
 
 from gateway.as4.units import UserMessage
 from gateway.stages import point
-from gateway.store.api import Attempt, Direction, Message, MessageFilter
+from gateway.store.api import Attempt, Direction, Message, MessageFilter, Viewer
 from gateway.store.postgres import rows
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
@@ -31,27 +31,28 @@ BATCH_DEADLINE = 60.0
 class Messages(Room):
     """The verbs of `api.Store` for reading and retention."""
 
-    async def message(self, id: UUID, *, backend: str | None = None) -> Message | None:
-        row = await self._pool.row(Q["message"], id, backend)
+    async def message(self, id: UUID, *, viewer: Viewer | None = None) -> Message | None:
+        row = await self._row(viewer, Q["message"], id)
         return None if row is None else rows.message(row)
 
     async def find(
-        self, message_id: str, *, direction: Direction | None = None, backend: str | None = None
+        self, message_id: str, *, direction: Direction | None = None, viewer: Viewer | None = None
     ) -> list[Message]:
         if not rows.storable(message_id):
             return []
         beyond = message_id + LAST if len(message_id) >= PREFIX else message_id
-        found = await self._pool.rows(Q["find"], message_id, beyond, *id_range(message_id), direction, backend)
-        messages = [await self.message(row["id"], backend=backend) for row in found]
+        found = await self._rows(viewer, Q["find"], message_id, beyond, *id_range(message_id), direction)
+        messages = [await self.message(row["id"], viewer=viewer) for row in found]
         return [message for message in messages if message is not None]
 
-    async def messages(self, wanted: MessageFilter) -> list[Message]:
+    async def messages(self, wanted: MessageFilter, *, viewer: Viewer | None = None) -> list[Message]:
         direction = wanted.direction or DIRECTION_OF.get(wanted.state)
         texts = (wanted.backend, direction, wanted.state, wanted.conversation_id, wanted.message_id,
                  wanted.action, wanted.partner)  # fmt: skip
         if not rows.storable(*texts):
             return []
-        found = await self._pool.planned(Q["messages"], *texts, *(wanted.after or (None, None)), wanted.limit)
+        after = wanted.after or (None, None)
+        found = await self._rows(viewer, Q["messages"], *texts, *after, wanted.limit, planned=True)
         return [rows.message(row) for row in found]
 
     async def asked(
@@ -62,16 +63,16 @@ class Messages(Room):
         found = await self._pool.rows(Q["asked"], request_id, direction, tenant, partner)
         return [rows.header(row["header"]) for row in found]
 
-    async def attempts(self, message: UUID) -> list[Attempt]:
-        return [rows.attempt(row) for row in await self._pool.rows(Q["attempts"], message)]
+    async def attempts(self, message: UUID, *, viewer: Viewer | None = None) -> list[Attempt]:
+        return [rows.attempt(row) for row in await self._rows(viewer, Q["attempts"], message)]
 
     async def events(
-        self, *, backend: str | None = None, message: UUID | None = None, after: int = 0, limit: int = 100
+        self, *, viewer: Viewer | None = None, message: UUID | None = None, after: int = 0, limit: int = 100
     ) -> list[tuple[int, datetime, str, UUID | None, dict[str, Any]]]:
         if message is not None:
-            found = await self._pool.rows(Q["events_of_message"], message, backend, after, limit)
+            found = await self._rows(viewer, Q["events_of_message"], message, after, limit)
         else:
-            found = await self._pool.rows(Q["events"], backend, after, limit)
+            found = await self._rows(viewer, Q["events"], after, limit)
         return [rows.event(row) for row in found]
 
     async def purge(self, *, delivered_before: float, settled_before: float, limit: int = 100) -> int:

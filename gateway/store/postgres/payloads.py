@@ -6,7 +6,7 @@ from uuid import UUID
 
 from gateway.errors import StoreUnavailable
 from gateway.stages import point
-from gateway.store.api import NewPart
+from gateway.store.api import NewPart, Viewer
 from gateway.store.postgres.pool import Transaction
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
@@ -37,12 +37,14 @@ class ChunkWriter:
 class Payloads(Room):
     """Reading payloads."""
 
-    async def chunks(self, message: UUID, part: int, *, first: int = 0) -> AsyncIterator[bytes]:
+    async def chunks(
+        self, message: UUID, part: int, *, first: int = 0, viewer: Viewer | None = None
+    ) -> AsyncIterator[bytes]:
         """The sealed chunks of a part, in order, from number `first` to the last there is.
 
         Each is a statement of its own: a slow reader holds no connection.
         """
         number = first
-        while (row := await self._pool.row(Q["chunk"], message, part, number)) is not None:
+        while (row := await self._row(viewer, Q["chunk"], message, part, number)) is not None:
             yield row["content"]
             number += 1

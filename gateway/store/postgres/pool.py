@@ -162,6 +162,14 @@ class Pool:
             if streaming:
                 self._streams.release()
 
+    @asynccontextmanager
+    async def viewing(self, backend: str, scope: str) -> AsyncIterator["Transaction"]:
+        """A transaction that sees only what a client of `backend` with `scope` (JSON) may see. Nothing
+        is written in it."""
+        async with self.transaction() as transaction:
+            await transaction.row(Q["look_as"], backend, scope)
+            yield transaction
+
     # -- connections ------------------------------------------------------------------
 
     async def facts(self) -> Facts:
@@ -297,6 +305,11 @@ class Transaction:
 
     async def rows(self, query: str, *args: Any) -> list[asyncpg.Record]:
         return await self._run(self._session.connection.fetch(query, *args))
+
+    async def planned(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """Read with a plan made for these very values."""
+        statement = await self._run(self._session.connection.prepare(query))
+        return await self._run(statement.fetch(*args))
 
     async def commit(self) -> None:
         """Raises `OutcomeUnknown` when the fate of the commit is not known."""

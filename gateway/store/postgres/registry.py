@@ -1,6 +1,7 @@
 """Clients of the plugin API and webhooks."""
 
-from gateway.store.api import Client, Webhook
+from gateway.scope import Scope
+from gateway.store.api import Client, Credential, CredentialKind, Webhook
 from gateway.store.postgres import rows
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
@@ -11,12 +12,22 @@ Q = load("registry")
 class Registry(Room):
     """The verbs of `api.Store` for clients and webhooks."""
 
-    async def add_client(self, client: Client, token_hash: bytes) -> None:
-        await self._pool.write(Q["add_client"], client.id, client.name, client.backend, token_hash)
+    async def add_client(self, client: Client, *credentials: Credential) -> None:
+        columns = zip(*((c.id, c.kind, c.key, c.verifier, c.expires_at) for c in credentials), strict=True)
+        await self._pool.write(
+            Q["add_client"], client.id, client.name, client.backend, rows.text(client.scope),
+            *(map(list, columns) if credentials else ([] for _ in range(5))),
+        )  # fmt: skip
 
-    async def client_by_token(self, token_hash: bytes) -> Client | None:
-        row = await self._pool.row(Q["client_by_token"], token_hash)
-        return None if row is None else rows.client(row)
+    async def client_by(self, kind: CredentialKind, key: str) -> tuple[Client, Credential] | None:
+        row = await self._pool.row(Q["client_by"], kind, key) if rows.storable(key) else None
+        if row is None:
+            return None
+        found = rows.client(row)
+        return found, Credential(
+            id=row["credential"], client=found.id, kind=kind, key=key, verifier=row["verifier"],
+            created_at=row["issued_at"], expires_at=row["expires_at"],
+        )  # fmt: skip
 
     async def clients(self) -> list[Client]:
         return [rows.client(row) for row in await self._pool.rows(Q["clients"])]
@@ -24,17 +35,32 @@ class Registry(Room):
     async def revoke_client(self, id: str) -> bool:
         return await self._pool.write(Q["revoke_client"], id) is not None
 
+    async def set_scope(self, client: str, scope: Scope) -> bool:
+        return await self._pool.write(Q["set_scope"], client, rows.text(scope)) is not None
+
+    async def add_credential(self, credential: Credential) -> None:
+        await self._pool.write(
+            Q["add_credential"], credential.id, credential.client, credential.kind, credential.key,
+            credential.verifier, credential.expires_at,
+        )  # fmt: skip
+
+    async def credentials(self, *, client: str | None = None) -> list[Credential]:
+        return [Credential(**row) for row in await self._pool.rows(Q["credentials"], client)]
+
+    async def revoke_credential(self, id: str) -> bool:
+        return await self._pool.write(Q["revoke_credential"], id) is not None
+
     async def add_webhook(self, webhook: Webhook) -> None:
         await self._pool.write(
             Q["add_webhook"], webhook.id, webhook.backend, webhook.url, webhook.sealed_secret, webhook.events,
-            webhook.disabled,
+            webhook.disabled, webhook.client,
         )  # fmt: skip
 
-    async def webhooks(self, *, backend: str | None = None) -> list[Webhook]:
-        return [rows.webhook(row) for row in await self._pool.rows(Q["webhooks"], backend)]
+    async def webhooks(self, *, backend: str | None = None, client: str | None = None) -> list[Webhook]:
+        return [rows.webhook(row) for row in await self._pool.rows(Q["webhooks"], backend, client)]
 
-    async def remove_webhook(self, id: str, backend: str) -> bool:
-        return await self._pool.write(Q["remove_webhook"], id, backend) is not None
+    async def remove_webhook(self, id: str, client: str) -> bool:
+        return await self._pool.write(Q["remove_webhook"], id, client) is not None
 
     async def disable_webhook(self, id: str) -> None:
         await self._pool.write(Q["disable_webhook"], id)

@@ -1,8 +1,12 @@
 """What the verbs of this room share: the pool, the bell, and the check that a commit was durable."""
 
+from typing import Any
+
 from asyncpg import Record
 
 from gateway.errors import OutcomeUnknown
+from gateway.store.api import Viewer
+from gateway.store.postgres import rows
 from gateway.store.postgres.bell import Bell
 from gateway.store.postgres.pool import DURABLE, Pool
 
@@ -12,6 +16,22 @@ class Room:
 
     _pool: Pool
     _bell: Bell
+
+    async def _row(self, viewer: Viewer | None, query: str, *args: Any) -> Record | None:
+        """One row as the viewer sees it; the statement's last two parameters say who looks."""
+        if viewer is None:
+            return await self._pool.row(query, *args, None, None)
+        scope = rows.text(viewer.scope)
+        async with self._pool.viewing(viewer.backend, scope) as look:
+            return await look.row(query, *args, viewer.backend, scope)
+
+    async def _rows(self, viewer: Viewer | None, query: str, *args: Any, planned: bool = False) -> list[Record]:
+        """The same for several rows; `planned` for these very values."""
+        if viewer is None:
+            return await (self._pool.planned if planned else self._pool.rows)(query, *args, None, None)
+        scope = rows.text(viewer.scope)
+        async with self._pool.viewing(viewer.backend, scope) as look:
+            return await (look.planned if planned else look.rows)(query, *args, viewer.backend, scope)
 
     @staticmethod
     def _assured(row: Record) -> Record:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from gateway.as4.findings import Finding
 from gateway.as4.units import PartInfo, Reference, UserMessage
 from gateway.errors import StoreUnavailable
+from gateway.scope import FINAL_RECIPIENT, ORIGINAL_SENDER, Scope, names
 from gateway.stages import Step
 from gateway.store.api import Attempt, Client, Job, Message, NewEvent, NewInbound, NewOutbound, NewPart, Part, Webhook
 
@@ -33,6 +34,7 @@ _findings = msgspec.json.Decoder(tuple[Finding, ...]).decode
 _facts = msgspec.json.Decoder(PartFacts).decode
 _steps = msgspec.json.Decoder(tuple[Step, ...]).decode
 _references = msgspec.json.Decoder(tuple[Reference, ...]).decode
+_scope = msgspec.json.Decoder(Scope).decode
 _data = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -76,7 +78,7 @@ def inbound_columns(message: NewInbound) -> tuple:
         unit.service.value, unit.action, message.backend, message.pmode_id, message.pmode_revision, text(unit),
         message.fingerprint, message.references, message.wrapped_key, message.envelope, message.signer,
         message.receipt, _found(message), text(message.steps), *part_columns(message.parts), message.answer_to,
-        *_document(message),
+        *_document(message), *corners(unit),
     )  # fmt: skip
 
 
@@ -89,8 +91,17 @@ def outbound_columns(message: NewOutbound) -> tuple:
         message.client, message.idempotency_key, message.wrapped_key, text(unit), message.fingerprint,
         text(message.steps), *part_columns(message.parts), message.state,
         *(("hold", held.queue, held.patience) if held else ("send", message.receiver, None)),
-        _found(message), *_document(message),
+        _found(message), *_document(message), *corners(unit),
     )  # fmt: skip
+
+
+def corners(unit: UserMessage) -> tuple[list[str] | None, list[str] | None]:
+    """The names of original sender and final recipient, as a scope may write them."""
+    found = {p.name: p for p in reversed(unit.properties)}  # of two with one name the first
+    return tuple(
+        list(names(found[name].value, found[name].type)) if name in found else None
+        for name in (ORIGINAL_SENDER, FINAL_RECIPIENT)
+    )
 
 
 def _found(message: NewInbound | NewOutbound) -> str | None:
@@ -210,7 +221,14 @@ def event(row: Record) -> tuple:
 
 
 def client(row: Record) -> Client:
-    return Client(**row)
+    return Client(
+        id=row["id"],
+        name=row["name"],
+        backend=row["backend"],
+        scope=_scope(row["scope"]),
+        created_at=row["created_at"],
+        revoked=row["revoked"],
+    )
 
 
 def webhook(row: Record) -> Webhook:
@@ -221,6 +239,7 @@ def webhook(row: Record) -> Webhook:
         sealed_secret=row["sealed_secret"],
         events=tuple(row["events"]),
         disabled=row["disabled"],
+        client=row["client"],
     )
 
 

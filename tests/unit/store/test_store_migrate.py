@@ -62,7 +62,7 @@ async def test_a_newer_release_beside_us_is_fine(empty):
     await empty.sql.execute("INSERT INTO migration VALUES (9999, 'pre', 'future', '\\x00')")
     assert await migrate(empty.dsn, schema=empty.schema) == []
     store = await empty.store()
-    await store.add_client(Client(id="c", name="n", backend="b"), b"t")
+    await store.add_client(Client(id="c", name="n", backend="b"))
     await empty.sql.execute("ALTER TABLE client ADD COLUMN future text; ALTER TABLE client ALTER COLUMN name TYPE varchar")
     assert [c.id for c in await store.clients()] == ["c"]
 

@@ -98,7 +98,7 @@ async def test_every_verb_that_commits_knows_of_the_warning(alone):
         lambda: store.claim("send", worker="w", limit=1, lease=9),
         lambda: attempt(store),
         lambda: store.audit(AuditEntry(kind="k", actor="a", subject="s")),
-        lambda: store.add_client(Client(id="c", name="n", backend="b"), b"t"),
+        lambda: store.add_client(Client(id="c", name="n", backend="b")),
         lambda: store.health(),
     ):
         await set_standby(alone, "ghost")
@@ -327,9 +327,9 @@ async def test_errors_do_not_quote_rows(newest):
     """M04: DETAIL has the values."""
     store = await newest.store()
     secret = Client(id="canary-id", name="canary", backend="b")
-    await store.add_client(secret, b"t")
+    await store.add_client(secret)
     with pytest.raises(StoreUnavailable) as error:
-        await store.add_client(secret, b"u")
+        await store.add_client(secret)
     assert "canary" not in str(error.value) and "client_pkey" in str(error.value)
 
 

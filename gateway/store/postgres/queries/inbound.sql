@@ -10,9 +10,9 @@ WITH stored AS (
     INSERT INTO message (id, direction, state, tenant, partner, message_id, conversation_id, ref_to_message_id,
                          service, action, backend, pmode_id, pmode_revision, receipt_at, header, fingerprint,
                          references_digest, wrapped_key, envelope, signer, receipt, advice, steps, document,
-                         request_id)
+                         request_id, original_sender, final_recipient)
     VALUES ($1, 'inbound', 'RECEIVED', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now(), $12, $13, $14, $15, $16, $17,
-            $18, $19, $20, $26, $27)
+            $18, $19, $20, $26, $27, $29, $30)
         ON CONFLICT (tenant, partner, message_id) WHERE direction = 'inbound' DO NOTHING
  RETURNING id, backend
 ), kept AS (

@@ -39,7 +39,7 @@ RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS le
 
 -- claim_deliver
 -- The same for deliveries, queue by queue: a queue with a million waiting messages does not slow down
--- another. Queues in $4; NULL: all.
+-- another. Queues in $4; NULL: all. $6 is the scope of the consumer, NULL: unbounded.
 WITH due AS (
     SELECT next.id, next.was_due
       FROM unnest(coalesce($4::text[], ARRAY(
@@ -48,6 +48,8 @@ WITH due AS (
            LATERAL (SELECT id, due_at AS was_due FROM job
                      WHERE kind = 'deliver' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
                        AND state = ANY ($5::text[]) AND queue = wanted.queue AND due_at <= now()
+                       AND ($6::text IS NULL OR EXISTS (
+                               SELECT FROM message AS m WHERE m.id = job.message AND in_scope($6::jsonb, m)))
                      ORDER BY due_at
                      LIMIT $1
                        FOR UPDATE SKIP LOCKED) AS next
@@ -112,9 +114,47 @@ SELECT CASE WHEN EXISTS (SELECT FROM changed) THEN true
 UPDATE job SET claim = claim WHERE id = $1 AND claim = $2 AND kind = 'deliver' AND state = 'DONE' RETURNING id;
 
 -- delivery
--- The deliver job $1 of backend $2.
+-- The deliver job $1, if backend $2 sees its message within scope $3.
 SELECT id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, data
-  FROM job WHERE id = $1 AND kind = 'deliver' AND queue = $2;
+  FROM job
+ WHERE id = $1 AND kind = 'deliver' AND queue = $2
+   AND EXISTS (SELECT FROM message AS m WHERE m.id = job.message AND in_scope($3::text::jsonb, m));
+
+-- claim_delivery
+-- Take the delivery of message $1 for $3 seconds in the name of $2, from one of $4, if it is due and
+-- backend $5 sees the message within scope $6.
+UPDATE job
+   SET state = 'CLAIMED', attempt = attempt + 1, due_at = now() + make_interval(secs => $3),
+       claim = gen_random_uuid(), claimed_by = $2
+ WHERE message = $1 AND kind = 'deliver' AND state = ANY ($4::text[]) AND due_at <= now() AND queue = $5
+   AND EXISTS (SELECT FROM message AS m WHERE m.id = job.message AND in_scope($6::text::jsonb, m))
+RETURNING id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, data;
+
+-- is_open
+-- Whether the delivery of message $1 is still to be made, as backend $2 sees it within scope $3.
+SELECT state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN') AS open FROM job
+ WHERE message = $1 AND kind = 'deliver' AND queue = $2
+   AND EXISTS (SELECT FROM message AS m WHERE m.id = job.message AND in_scope($3::text::jsonb, m));
+
+-- undelivered
+-- MessageIds of inbound messages that wait for delivery, or with $9 whose delivery is parked; oldest first,
+-- at most $10. Every other filter may be NULL. For backend $11 within scope $12.
+SELECT m.message_id FROM message AS m
+ WHERE m.direction = 'inbound' AND m.state = 'RECEIVED' AND m.wrapped_key IS NOT NULL
+   AND ($1::text IS NULL OR m.message_id = $1)
+   AND ($2::text IS NULL OR m.conversation_id = $2)
+   AND ($3::text IS NULL OR m.ref_to_message_id = $3)
+   AND ($4::text IS NULL OR m.header->'from_party'->>'value' = $4)
+   AND ($5::text IS NULL OR $5 = ANY (m.original_sender))
+   AND ($6::text IS NULL OR $6 = ANY (m.final_recipient))
+   AND ($7::timestamptz IS NULL OR m.created_at >= $7)
+   AND ($8::timestamptz IS NULL OR m.created_at <= $8)
+   AND EXISTS (SELECT FROM job WHERE job.message = m.id AND job.kind = 'deliver'
+                                 AND CASE WHEN $9 THEN job.state = 'PARKED'
+                                          ELSE job.state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN') END)
+   AND m.backend = $11 AND in_scope($12::text::jsonb, m)
+ ORDER BY m.created_at, m.id
+ LIMIT $10;
 
 -- requeue_delivery
 -- The parked delivery of the inbound message $1 becomes due, from one of $2.

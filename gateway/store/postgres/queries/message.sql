@@ -1,7 +1,7 @@
 -- Reading messages, and erasing their payloads.
 
 -- message
--- Message $1 with its parts, for backend $2 (NULL: whatever the backend).
+-- Message $1 with its parts, as backend $2 (NULL: any) sees it within scope $3.
 SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key, m.pmode_id, m.pmode_revision,
        m.backend, m.client, m.created_at, m.changed_at, m.deadline, m.error_code, m.error_detail, m.receipt,
        m.receipt_at, m.envelope, m.signer, m.findings, m.advice, m.document, m.steps,
@@ -12,20 +12,22 @@ SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key,
        LATERAL (SELECT array_agg(number) AS numbers, array_agg(facts::text) AS facts, array_agg(inline) AS inline,
                        array_agg(chunks) AS chunks
                   FROM (SELECT * FROM part WHERE part.message = m.id ORDER BY number) AS ordered) AS p
- WHERE m.id = $1 AND ($2::text IS NULL OR m.backend = $2);
+ WHERE m.id = $1 AND ($2::text IS NULL OR m.backend = $2) AND in_scope($3::text::jsonb, m);
 
 -- find
 -- Ids of messages with MessageId $1, or between $1 and $2 (a prefix), or with an id between $3 and $4;
--- of direction $5 and backend $6 unless those are NULL. Exact matches first, then the newest.
+-- of direction $5 unless that is NULL, as backend $6 sees them within scope $7. Exact matches first, then
+-- the newest.
 SELECT id FROM message
  WHERE ((message_id = $1) OR (message_id >= $1 AND message_id < $2) OR (id BETWEEN $3 AND $4))
-   AND ($5::text IS NULL OR direction = $5) AND ($6::text IS NULL OR backend = $6)
+   AND ($5::text IS NULL OR direction = $5)
+   AND ($6::text IS NULL OR backend = $6) AND in_scope($7::text::jsonb, message)
  ORDER BY message_id = $1 DESC, created_at DESC
  LIMIT 20;
 
 -- messages
 -- A page of messages, newest first, without envelope, receipt and content. Every filter may be NULL;
--- $8 and $9 are the last row of the page before. What follows from a state is said as well: there is an
+-- $8 and $9 are the last row of the page before; $11 and $12 who looks. What follows from a state is said as well: there is an
 -- index for it, and none for the state.
 SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key, m.pmode_id, m.pmode_revision,
        m.backend, m.client, m.created_at, m.changed_at, m.deadline, m.error_code, m.error_detail,
@@ -45,6 +47,7 @@ SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key,
            AND ($6::text IS NULL OR action = $6)
            AND ($7::text IS NULL OR partner = $7)
            AND ($8::timestamptz IS NULL OR (created_at, id) < ($8, $9::uuid))
+           AND ($11::text IS NULL OR backend = $11) AND in_scope($12::text::jsonb, message)
          ORDER BY created_at DESC, id DESC
          LIMIT $10) AS m,
        LATERAL (SELECT array_agg(number) AS numbers, array_agg(facts::text) AS facts, array_agg(chunks) AS chunks
@@ -56,31 +59,43 @@ SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key,
 SELECT header FROM message WHERE request_id = $1 AND direction = $2 AND tenant = $3 AND partner = $4 LIMIT 2;
 
 -- attempts
--- The attempts to send message $1.
+-- The attempts to send message $1, if backend $2 sees it within scope $3.
 SELECT number, started_at, ended_at, node, signed, outcome, error_code, error_detail, http_status, steps
-  FROM attempt WHERE message = $1 ORDER BY number;
+  FROM attempt
+ WHERE message = $1
+   AND ($2::text IS NULL OR EXISTS (SELECT FROM message AS m
+                                     WHERE m.id = attempt.message AND m.backend = $2 AND in_scope($3::text::jsonb, m)))
+ ORDER BY number;
 
 -- events_of_message
--- The events of message $1 for backend $2 (NULL: any) after number $3, at most $4.
+-- The events of message $1 after number $2, at most $3, as backend $4 sees them within scope $5.
 SELECT number, at, type, message, data FROM event
- WHERE message = $1 AND ($2::text IS NULL OR backend = $2) AND number > $3 ORDER BY number LIMIT $4;
+ WHERE message = $1 AND number > $2
+   AND ($4::text IS NULL OR EXISTS (SELECT FROM message AS m
+                                     WHERE m.id = event.message AND m.backend = $4 AND in_scope($5::text::jsonb, m)))
+ ORDER BY number LIMIT $3;
 
 -- events
--- The feed after number $2 for backend $1 (NULL: all), at most $3. Numbers are taken before they are
+-- The feed after number $1, at most $2, as backend $3 sees it within scope $4. Numbers are taken before they are
 -- committed, so a feed that follows them waits for transactions older than what it shows; an
 -- hour back nothing is waited for (a restored database counts transactions anew).
 SELECT number, at, type, message, data FROM event
- WHERE number > $2 AND ($1::text IS NULL OR backend = $1)
+ WHERE number > $1
+   AND ($3::text IS NULL OR backend = $3 AND EXISTS (
+           SELECT FROM message AS m WHERE m.id = event.message AND m.backend = $3 AND in_scope($4::text::jsonb, m)))
    AND (xid < pg_snapshot_xmin(pg_current_snapshot()) OR at < now() - interval '1 hour')
- ORDER BY number LIMIT $3;
+ ORDER BY number LIMIT $2;
 
 -- put_chunk
 -- Chunk $3 of part $2 of message $1.
 INSERT INTO chunk (message, part, number, content) VALUES ($1, $2, $3, $4);
 
 -- chunk
--- Chunk $3 of part $2 of message $1.
-SELECT content FROM chunk WHERE message = $1 AND part = $2 AND number = $3;
+-- Chunk $3 of part $2 of message $1, if backend $4 sees it within scope $5.
+SELECT content FROM chunk
+ WHERE message = $1 AND part = $2 AND number = $3
+   AND ($4::text IS NULL OR EXISTS (SELECT FROM message AS m
+                                     WHERE m.id = chunk.message AND m.backend = $4 AND in_scope($5::text::jsonb, m)));
 
 -- expired
 -- Lock up to $3 messages whose payload is no longer to be kept: inbound ones delivered $1 seconds ago

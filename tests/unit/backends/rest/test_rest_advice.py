@@ -12,7 +12,7 @@ import pytest
 from gateway.as4.units import Property
 from gateway.client import verify_webhook
 from gateway.plugin import DryRun, MessageView, Submitted
-from gateway.store.api import Client
+from gateway.store.api import Client, Credential
 from tests.peer import check_receipt
 from tests.unit.msh.test_advice import EP, ER, EXCHANGE, REGREP, asking, corners, question
 from tests.world import EE, world
@@ -34,7 +34,8 @@ async def office(folder, **more):
     """A gateway with a client of its REST door."""
     async with world(folder, **more) as lv:
         client = Client(id="cl_1", name="office", backend="rest")
-        await lv.store.add_client(client, hashlib.sha256(b"token").digest())
+        key = hashlib.sha256(b"token").hexdigest()
+        await lv.store.add_client(client, Credential(id="cr_1", client="cl_1", kind="token", key=key))
         transport = httpx.ASGITransport(lv.gateway.plugin, raise_app_exceptions=False)
         headers = {"Authorization": "Bearer token"}
         async with httpx.AsyncClient(transport=transport, base_url="http://gw", headers=headers) as http:
