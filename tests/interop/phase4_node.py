@@ -18,9 +18,10 @@ name = "interop"
 host = "gw.interop.example"
 [egress]
 allow_networks = ["127.0.0.0/8"]
+# Eight connections to one partner and process: sixteen messages on the wire.
 [workers]
-processes = 1
-claimers = 16
+processes = 2
+claimers = 8
 {stores}
 [as4]
 bind = "127.0.0.1:{as4}"
