@@ -179,7 +179,8 @@ class Door:
         return delivery(job, message)
 
     async def waiting(self, caller: Caller, wanted: Waiting) -> list[str]:
-        return await self._store.undelivered(msgspec.convert(msgspec.to_builtins(wanted), WaitingFilter), _viewer(caller))
+        asked = msgspec.convert(msgspec.to_builtins(wanted), WaitingFilter)
+        return await self._store.undelivered(asked, _viewer(caller))
 
     async def claim_message(self, caller: Caller, id: str, *, lease: float = 60.0) -> Delivery:
         message = await self._find(caller, id, direction="inbound")

@@ -133,6 +133,7 @@ properties = ["originalSender", "finalRecipient"]
     assert site.serving() == dict.fromkeys(PROCESSES, 8)
 
 
+@pytest.mark.slow
 def test_processes_that_die_at_every_step(site, folder):
     """Killed after loading, after acknowledging, before activating, before and after switching; and who proposed, too."""
     struck = folder / "struck"
