@@ -179,7 +179,7 @@ async def test_after_the_last_retry_the_producer_gets_0301(lv):
         await lv.store.requeue(uid)
     seen = await lv.view(submitted)
     assert (seen.state, seen.error_code) == ("FAILED", "EBMS:0301")
-    kinds = [event[2] for event in await lv.store.events(backend="rest", limit=500)]
+    kinds = [event[2] for event in await lv.store.events(limit=500)]
     assert "message.retrying" in kinds and kinds[-1] == "message.failed"
 
 

@@ -128,7 +128,7 @@ async def test_the_producer_hears_of_errors(lv):
     await lv.send_due()
     seen = await lv.view(submitted)
     assert (seen.state, seen.error_code) == ("FAILED", "EBMS:0010")
-    assert "message.failed" in [event[2] for event in await lv.store.events(backend="rest")]
+    assert "message.failed" in [event[2] for event in await lv.store.events()]
 
 
 @assertion(34)
