@@ -9,17 +9,15 @@ The receipt leaves only after the commit is durable.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-import msgspec
-
 from gateway import log, metrics
 from gateway.as4 import ns, soap
-from gateway.as4.inbound import Opened, PartLimits, PartProver, ProvenPart, Terms, Unauthenticated, open_envelope, prove
+from gateway.as4.inbound import Opened, PartLimits, ProvenPart, Terms, Unauthenticated, open_envelope, prove
 from gateway.as4.mime import ContentIds, EnvelopeReady, MessageReader, MimeLimits, PartBegins, PartData, PartEnds
 from gateway.as4.outbound import secure_signal
 from gateway.as4.pmode import Leg
@@ -47,13 +45,13 @@ from gateway.msh.advice import Adviser, Leading, leading_of
 from gateway.msh.channels import Channel, channel_key
 from gateway.msh.hold import Handover, Holder
 from gateway.msh.partners import terms_for
-from gateway.msh.payloads import PayloadSealer
+from gateway.msh.proving import Prover, fingerprint, references_digest
 from gateway.msh.refusals import Refusals
 from gateway.msh.rooms import INLINE_WORK, Agreements, Rooms, new_id, party_key
 from gateway.msh.signals import Signals
 from gateway.msh.spool import Spool, SpoolRoom
 from gateway.stages import Step, point, record, stage, timeline
-from gateway.store.api import NewInbound, NewPart, Received, Receiving
+from gateway.store.api import NewInbound, NewPart, Received
 
 SOAP_CONTENT_TYPE = f"{ns.SOAP_MEDIA_TYPE}; charset=UTF-8"
 
@@ -316,7 +314,7 @@ class Receiver:
             canonical=PROFILES[leg.profile].max_canonical_part,
         )
         leading = leading_of(leg)
-        prover = _Prover(opened, content_key, spool, limits, leg.max_message, key, id, leading)
+        prover = Prover(opened, content_key, spool, limits, leg.max_message, key, id, leading)
         if spool.size <= INLINE_WORK and (small := prover.run_small()) is not None:
             parts, proven_parts = small
             new = await self._accepted(opened, leg, parts, proven_parts, leading, id, key, agreements, steps)
@@ -490,94 +488,6 @@ class Receiver:
             del self._uploads[partner]
 
 
-class _Prover:
-    """One pass over every part: decrypt, hash, inflate, seal. Nothing it made is visible before the end."""
-
-    def __init__(
-        self, opened: Opened, content_key: bytes | None, spool: Spool, limits: PartLimits, message: int,
-        key: bytes, id: UUID, leading: Leading | None,
-    ) -> None:  # fmt: skip
-        self._opened, self._content_key, self._spool = opened, content_key, spool
-        self._limits, self._message = limits, message
-        self._key, self._id, self._leading = key, id, leading
-        self._order = [info.cid for info in opened.unit.parts]
-
-    def run_small(self) -> tuple[tuple[NewPart, ...], tuple[ProvenPart, ...]] | None:
-        """All parts inline, in this thread. None when a part turns out too large for its row."""
-        made, proven = [], []
-        for number, cid in enumerate(self._order):
-            prover = self._prover(cid, proven)
-            sealer = PayloadSealer(self._key, self._id, number)
-            with stage("decrypt"):
-                for plain in self._plain(prover, cid):
-                    if sealer.write(plain):
-                        return None
-            inline, rest = sealer.finish()
-            if rest:
-                return None
-            proven.append(prover.proven)
-            made.append(_new_part(number, prover.proven, inline, 0))
-        return tuple(made), tuple(proven)
-
-    async def run_large(self, receiving: Receiving, cpu) -> tuple[tuple[NewPart, ...], tuple[ProvenPart, ...]]:
-        """Block by block in a thread; sealed chunks go into the open transaction."""
-        made, proven = [], []
-        for number, cid in enumerate(self._order):
-            prover = self._prover(cid, proven)
-            sealer = PayloadSealer(self._key, self._id, number)
-            work = self._pieces(prover, sealer, cid)
-            with stage("decrypt"):
-                while (piece := await cpu.run(next, work, None)) is not None:
-                    await receiving.chunk(number, *piece)
-            inline, rest = sealer.finish()
-            for piece in rest:
-                await receiving.chunk(number, *piece)
-            proven.append(prover.proven)
-            made.append(_new_part(number, prover.proven, inline, sealer.count))
-        return tuple(made), tuple(proven)
-
-    def _prover(self, cid: str, before: list[ProvenPart]) -> PartProver:
-        """For the next part: what is left of the message bounds it, too, so that many parts are no way round."""
-        left = max(0, self._message - sum(part.size for part in before))
-        limits = msgspec.structs.replace(self._limits, content=min(self._limits.content, left))
-        return PartProver(self._opened, cid, self._content_key, limits)
-
-    def _pieces(self, prover: PartProver, sealer: PayloadSealer, cid: str) -> Iterator[tuple[int, bytes]]:
-        for plain in self._plain(prover, cid):
-            yield from sealer.write(plain)
-
-    def _plain(self, prover: PartProver, cid: str) -> Iterator[bytes]:
-        """The content of a part, as it becomes readable. Of the first one the adviser keeps some."""
-        leading = self._leading if cid == self._order[0] else None
-        if leading is not None:
-            leading.begin()
-        for block in self._spool.read(cid):
-            for plain in prover.feed(block):
-                if leading is not None:
-                    leading.keep(plain)
-                yield plain
-        for plain in prover.finish():
-            if leading is not None:
-                leading.keep(plain)
-            yield plain
-
-
-def _new_part(number: int, part: ProvenPart, inline: bytes | None, chunks: int) -> NewPart:
-    return NewPart(
-        number=number,
-        info=part.info,
-        cid=part.cid,
-        mime_type=part.mime_type,
-        size=part.size,
-        sha256=part.sha256,
-        compressed=part.compressed,
-        wire_size=part.wire_size,
-        wire_digest=part.wire_digest,
-        inline=inline,
-        chunks=chunks,
-    )
-
-
 async def _nothing_more(events: AsyncIterator) -> None:
     """Read a signal to its end."""
     async for event in events:
@@ -591,23 +501,3 @@ async def _events(reader: MessageReader, body: AsyncIterator[bytes]) -> AsyncIte
             yield event
     for event in reader.close():
         yield event
-
-
-def fingerprint(message: UserMessage, parts: tuple[ProvenPart, ...]) -> bytes:
-    """SHA-256 of what the message says: its header and the content of its parts.
-
-    When it says it was made is left out: phase4 stamps a message anew each time it secures it [as4 4.2].
-    """
-    digest = hashlib.sha256(msgspec.msgpack.encode(msgspec.structs.replace(message, timestamp=None)))
-    for part in parts:
-        digest.update(part.cid.encode() + b"\0" + part.sha256)
-    return digest.digest()
-
-
-def references_digest(references: tuple[Reference, ...]) -> bytes:
-    """SHA-256 of what was signed: every reference with its digest, in order."""
-    digest = hashlib.sha256()
-    for reference in references:
-        digest.update(msgspec.msgpack.encode((reference.uri, reference.digest_method, reference.digest)))
-    return digest.digest()
-
