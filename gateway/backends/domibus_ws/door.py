@@ -38,7 +38,7 @@ from gateway.backends.domibus_ws.reading import Malformed
 from gateway.backends.domibus_ws.transfer import Unsupported, read
 from gateway.backends.domibus_ws.wsdl import wsdl
 from gateway.backends.rest.body import Body
-from gateway.backends.rest.limits import RestOptions
+from gateway.backends.rest.limits import RestOptions, Uploads
 from gateway.backends.rest.problems import Disconnected, Refused
 from gateway.plugin import (
     Caller,
@@ -97,6 +97,7 @@ class Door:
     def __init__(self, msh: Msh, options: Options) -> None:
         self._msh, self._options = msh, options
         self._body = RestOptions(grace=options.grace, rate=options.rate)
+        self._uploads = Uploads(options.uploads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, headers = scope["path"], Headers(scope=scope)
@@ -169,6 +170,10 @@ class Door:
         """Read a request and carry it out."""
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise Unsupported
+        with self._uploads.slot(caller.id):
+            return await self._carried_out(caller, headers, body, operations, namespace)
+
+    async def _carried_out(self, caller: Caller, headers: Headers, body: Body, operations, namespace: str) -> Answer:
         async with self._msh.hold(caller) as held:
             envelope, attachments = await read(headers.get("content-type", ""), body, held)
             verb = operations.get(envelope.operation.name) if envelope.operation.namespace == namespace else None
@@ -226,6 +231,8 @@ def _translated(error: Exception, namespace: str) -> tuple[int, bytes, dict[str,
             return 500, writing.fault(str(error), sender=True), {}
         case Unsupported():
             return 415, writing.fault("Send application/soap+xml or multipart/related", sender=True), {}
+        case Refused() if error.slug == "too-many-uploads":
+            return 503, writing.fault("This client has too many requests under way"), error.headers
         case Refused():  # the body came too slowly
             return 408, writing.fault("The request could not be read", sender=True), error.headers
         case TooLarge():

@@ -23,6 +23,8 @@ MAX_ELEMENTS = 5_000
 MAX_TEXT = 1 << 20
 #: Bytes that may come without anything being told: one token, which expat holds as a whole.
 MAX_TOKEN = 256 << 10
+#: Text is told in pieces of this size; by itself expat tells each line and each reference.
+TEXT_PIECE = 64 << 10
 
 _PAYLOADS = ("payload", "bodyload")
 _BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
@@ -89,7 +91,8 @@ class EnvelopeReader:
 
     def __init__(self, charset: str | None = None) -> None:
         self._parser = expat.ParserCreate(charset, namespace_separator="\n")
-        self._parser.ordered_attributes = True
+        self._parser.ordered_attributes = self._parser.buffer_text = True
+        self._parser.buffer_size = TEXT_PIECE
         self._parser.StartElementHandler = self._started
         self._parser.EndElementHandler = self._ended
         self._parser.CharacterDataHandler = self._said
@@ -97,6 +100,7 @@ class EnvelopeReader:
         self._parser.ProcessingInstructionHandler = self._refuse
         self._parser.EntityDeclHandler = self._refuse
         self._path: list[Node] = []
+        self._texts: list[list[str]] = []
         self._elements = self._text = self._quiet = 0
         self._value: _Value | None = None
         self._decoded: list[tuple[str, bytes]] = []
@@ -160,6 +164,7 @@ class EnvelopeReader:
         else:
             self._root = node
         self._path.append(node)
+        self._texts.append([])
         names = [step.name for step in self._path]
         if names[:2] == ["Envelope", "Body"] and len(names) == 4 and local in _PAYLOADS:
             self.payloads.append(Payload(local, len(self.payloads), given))
@@ -169,6 +174,7 @@ class EnvelopeReader:
     def _ended(self, _name: str) -> None:
         self._quiet = 0
         node = self._path.pop()
+        node.text = "".join(self._texts.pop())
         if self._value is not None and node.name == "value" and len(self._path) == 4:
             self._decoded += self._value.finish()
             self._value = None
@@ -179,8 +185,8 @@ class EnvelopeReader:
             self._decoded += self._value.add(text)
             return
         self._weigh(len(text))
-        if self._path:
-            self._path[-1].text += text
+        if self._texts:
+            self._texts[-1].append(text)
 
     def _weigh(self, size: int) -> None:
         self._text += size

@@ -278,6 +278,37 @@ async def test_two_plugin_users_do_not_see_each_other(site, lv):
     assert b"RECEIVED" in (await mine.post(operation("statusRequest", asked)))[2]
 
 
+async def test_a_client_has_so_many_requests_under_way(site, portal, lv):
+    """One client cannot take every place; whoever is refused is told when to come again."""
+    gate, waiting = asyncio.Event(), 0
+
+    async def slow():
+        nonlocal waiting
+        whole = submit()
+        yield whole[:100]
+        waiting += 1
+        await gate.wait()
+        yield whole[100:]
+
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(portal.post(slow())) for _ in range(16)]
+        while waiting < 16:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)  # until what was sent has been read
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{site.url}/services/wsplugin", data=submit(), headers={"Authorization": portal.authorization,
+                         "Content-Type": "application/soap+xml"}) as answer,
+        ):
+            assert (answer.status, answer.headers.get("Retry-After")) == (503, "1")
+            assert fault_of(await answer.read())[0] == "This client has too many requests under way"
+        other = await site.user("other")
+        assert (await other.post(submit()))[0] == 200
+        gate.set()
+    assert [done.result()[0] for done in running] == [200] * 16
+    assert (await portal.post(submit()))[0] == 200
+
+
 async def test_a_plugin_user_sends_only_in_its_own_name(site, lv):
     wrong, right = await site.user("wrong", original_senders=("C2",)), await site.user("right", original_senders=("C1",))
     status, _, octets = await wrong.post(submit())
