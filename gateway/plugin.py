@@ -683,10 +683,12 @@ class Msh(Protocol):
         ...
 
     async def add_webhook(
-        self, caller: Caller, url: str, events: tuple[str, ...], *, signature: WebhookSignature = "hmac"
-    ) -> WebhookTarget:
-        """Register where events of this caller's backend go; the answer holds the new secret. Raises
-        `SubmissionRefused` when the egress policy forbids the address, `QuotaReached`."""
+        self, caller: Caller, url: str, events: tuple[str, ...], *, signature: WebhookSignature = "hmac",
+        idempotency_key: str | None = None,
+    ) -> WebhookTarget:  # fmt: skip
+        """Register where events of this caller's backend go; the answer holds the new secret. The same
+        again under one key is the same webhook. Raises `SubmissionRefused` when the egress policy forbids
+        the address, `SubmissionConflict` when the key was used for another one, `QuotaReached`."""
         ...
 
     async def webhooks(self, caller: Caller) -> list[WebhookTarget]:

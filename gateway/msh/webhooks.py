@@ -7,6 +7,7 @@ the new one for a while, so that a consumer changes over without a gap.
 
 import base64
 import contextlib
+import hashlib
 import secrets
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -14,7 +15,7 @@ from uuid import UUID, uuid4
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway import log
-from gateway.errors import NotFound, NotPossible, QuotaReached, StoreUnavailable
+from gateway.errors import NotFound, NotPossible, QuotaReached, StoreUnavailable, SubmissionConflict
 from gateway.msh.handling import cursor, read_cursor
 from gateway.msh.rooms import Rooms
 from gateway.plugin import Caller, WebhookAttempt, WebhookDelivery, WebhookPage, WebhookSignature, WebhookTarget
@@ -45,17 +46,32 @@ class WebhookDesk:
     _egress: EgressPolicy
 
     async def add_webhook(
-        self, caller: Caller, url: str, events: tuple[str, ...], *, signature: WebhookSignature = "hmac"
-    ) -> WebhookTarget:
+        self, caller: Caller, url: str, events: tuple[str, ...], *, signature: WebhookSignature = "hmac",
+        idempotency_key: str | None = None,
+    ) -> WebhookTarget:  # fmt: skip
         self._egress.check_url(url, "webhook")
-        if len(await self._store.webhooks(client=caller.id)) >= MOST:
-            raise QuotaReached(f"a client has {MOST} webhooks at most")
         id = f"wh_{secrets.token_hex(6)}"
+        known = await self._store.webhooks(client=caller.id)
+        if idempotency_key is not None:
+            # The id follows from the key: who lost the answer asks again, and is told the same secret.
+            id = f"wh_{hashlib.sha256(f'{caller.id} {idempotency_key}'.encode()).hexdigest()[:12]}"
+            if (before := next((w for w in known if w.id == id), None)) is not None:
+                return self._again(before, url, events, signature)
+        if len(known) >= MOST:
+            raise QuotaReached(f"a client has {MOST} webhooks at most")
         secret = self._new_secret(signature)
         sealed = self._seal(secret, id)
         new = Webhook(id=id, backend=caller.backend, url=url, events=events, client=caller.id, sealed_secret=sealed)
         await self._store.add_webhook(new)
         return _view(new, [secret], secret=_told(secret))
+
+    def _again(self, known: Webhook, url: str, events: tuple[str, ...], signature: str) -> WebhookTarget:
+        """What was registered under this key. Raises `SubmissionConflict` when it was something else."""
+        found = _secrets(self._rooms, known, self._rooms.clock.now())
+        kind = "ed25519" if found[0].startswith(PRIVATE) else "hmac"
+        if (known.url, known.events, kind) != (url, events, signature):
+            raise SubmissionConflict("the Idempotency-Key was used for another webhook", field="idempotency_key")
+        return _view(known, found, secret=_told(found[0]))
 
     async def webhooks(self, caller: Caller) -> list[WebhookTarget]:
         return [self._shown(w) for w in await self._store.webhooks(client=caller.id)]

@@ -231,7 +231,8 @@ OPERATIONS = (
     Operation(
         method="POST", path="/v1/webhooks", verb=webhooks.add,
         summary="Register where events go; the answer holds the secret, once", request=d.WebhookRequest,
-        status=201, response=WebhookTarget, problems=(*_JSON, "submission-refused", "too-many-webhooks"),
+        status=201, response=WebhookTarget, headers=("Idempotency-Key",),
+        problems=(*_JSON, "submission-refused", "too-many-webhooks", "idempotency-key-reused"),
     ),
     Operation(
         method="GET", path="/v1/webhooks", verb=webhooks.several,

@@ -17,7 +17,7 @@ from gateway.backends.rest.documents import (
     WebhookRequest,
 )
 from gateway.backends.rest.problems import Refused
-from gateway.backends.rest.request import Request, answer, nothing
+from gateway.backends.rest.request import Request, answer, idempotency_key, nothing
 from gateway.plugin import NotPossible, QuotaReached
 
 #: How often a waiting test looks for its outcome.
@@ -27,9 +27,11 @@ LOOK = 0.1
 async def add(request: Request) -> Response:
     """POST /v1/webhooks: the answer holds the secret, once."""
     request.query(NoQuery)
-    asked = await request.document(WebhookRequest)
+    key, asked = idempotency_key(request), await request.document(WebhookRequest)
     try:
-        target = await request.msh.add_webhook(request.caller, asked.url, asked.events, signature=asked.signature)
+        target = await request.msh.add_webhook(
+            request.caller, asked.url, asked.events, signature=asked.signature, idempotency_key=key
+        )
     except QuotaReached as error:
         raise Refused("too-many-webhooks", error.detail) from None
     return answer(target, 201, {"Location": f"{request.prefix}/v1/webhooks/{quote(target.id)}"})

@@ -234,7 +234,9 @@ class MemoryMsh:
         lent.due = self.now + timedelta(seconds=lease)
         return lent.due
 
-    async def add_webhook(self, caller, url: str, events: tuple[str, ...], *, signature="hmac") -> WebhookTarget:
+    async def add_webhook(
+        self, caller, url: str, events: tuple[str, ...], *, signature="hmac", idempotency_key=None
+    ) -> WebhookTarget:
         self._check()
         self._allowed(url)
         if len([t for t in self.targets.values() if t.backend == caller.backend]) >= 50:

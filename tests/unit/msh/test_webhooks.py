@@ -17,7 +17,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from gateway import log
 from gateway.backends.webhook import RETRY_SCHEDULE
 from gateway.client import WebhookRefused, verify_webhook
-from gateway.errors import NotFound, NotPossible, QuotaReached, SubmissionRefused
+from gateway.errors import NotFound, NotPossible, QuotaReached, SubmissionConflict, SubmissionRefused
 from gateway.plugin import Caller
 from tests.world import CALLER, world
 
@@ -317,3 +317,21 @@ async def test_a_running_gateway_tells_at_once(lv, receiver, monkeypatch):
     await lv.submit()
     await asyncio.wait_for(receiver.arrived.wait(), 30)
     await lv.gateway.drain()
+
+
+# -- registering twice ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signature", ["hmac", "ed25519"])
+async def test_whoever_lost_the_answer_asks_again_under_the_same_key(lv, signature):
+    async def add(caller=CALLER, key="k1", url="https://example.org/hook", events=("message.failed",), kind=signature):
+        return await lv.door.add_webhook(caller, url, events, signature=kind, idempotency_key=key)
+
+    first = await add()
+    assert await add() == first
+    assert [w.id for w in await lv.door.webhooks(CALLER)] == [first.id]
+    for other in ({"url": "https://example.org/other"}, {"events": ()}, {"kind": "hmac" if signature == "ed25519" else "ed25519"}):
+        with pytest.raises(SubmissionConflict):
+            await add(**other)
+    assert (await add(key="k2")).id != first.id
+    assert (await add(caller=OTHER)).id != first.id  # keys are the client's own
