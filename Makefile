@@ -11,8 +11,19 @@ help:            ## this list
 demo: install    ## two access points exchange evidence on this machine (ARGS="--once --json")
 	@$(BIN)/gateway demo $(ARGS)
 
+# What starts processes of its own mostly waits; it runs beside the rest, and its log comes afterwards.
+QUICK := -m "not slow and not peer"
+PROCESSES := tests/failover tests/interop
 test: install    ## the default test suite
-	$(BIN)/python -m pytest -q -m "not slow and not peer" $(ARGS)
+ifneq ($(ARGS),)
+	$(BIN)/python -m pytest -q $(QUICK) $(ARGS)
+else
+	@log=$$(mktemp); $(BIN)/python -m pytest -q $(QUICK) $(PROCESSES) >"$$log" 2>&1 & beside=$$!; \
+	trap 'kill $$beside 2>/dev/null; rm -f "$$log"' EXIT; \
+	$(BIN)/python -m pytest -q $(QUICK) $(PROCESSES:%=--ignore=%); rest=$$?; \
+	wait $$beside; beside_status=$$?; echo "--- $(PROCESSES)"; cat "$$log"; \
+	test $$rest -eq 0 -a $$beside_status -eq 0
+endif
 
 test-all: install ## everything, long suites included; but see interop
 	$(BIN)/python -m pytest -q -m "not peer" $(ARGS)
