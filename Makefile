@@ -25,8 +25,10 @@ else
 	test $$rest -eq 0 -a $$beside_status -eq 0
 endif
 
+# A single test of a long suite may take longer than the limit of pyproject.toml.
+LONG := --timeout 3600
 test-all: install ## everything, long suites included; but see interop
-	$(BIN)/python -m pytest -q -m "not peer" $(ARGS)
+	$(BIN)/python -m pytest -q $(LONG) -m "not peer" $(ARGS)
 
 # Without ARGS the long form also puts its table into docs/interop.md. Maven takes phase4 from Maven Central.
 FORM ?= full
@@ -36,16 +38,16 @@ interop: install ## against phase4, a foreign AS4 stack; needs JDK 17 and Maven 
 	@echo "building the peer with Maven …" >&2
 	@mvn -B -q -ntp -f tests/interop/peer/pom.xml package || { \
 	  echo "interop: the peer cannot be built; without its artifacts nothing was tested" >&2; exit 1; }
-	GATEWAY_INTEROP=$(FORM) $(BIN)/python -m pytest -q -m peer tests/interop $(ARGS)
+	GATEWAY_INTEROP=$(FORM) $(BIN)/python -m pytest -q $(LONG) -m peer tests/interop $(ARGS)
 ifeq ($(FORM)$(ARGS),full)
 	@$(BIN)/python -m tests.interop.phase4_table
 endif
 
 failover: install ## kill real processes at every crash point, many times
-	GATEWAY_FAILOVER=full $(BIN)/python -m pytest -q tests/failover $(ARGS)
+	GATEWAY_FAILOVER=full $(BIN)/python -m pytest -q $(LONG) tests/failover $(ARGS)
 
 wrapping: install ## signature wrapping: 20,000 mutants per fixture and more
-	GATEWAY_WRAPPING=full $(BIN)/python -m pytest -q tests/security $(ARGS)
+	GATEWAY_WRAPPING=full $(BIN)/python -m pytest -q $(LONG) tests/security $(ARGS)
 
 bench: install   ## product against protocol floor, in one run; prints JSON
 	@$(BIN)/python -m tests.bench $(ARGS)
@@ -56,7 +58,7 @@ lint: install    ## style and import floors
 
 lock: install    ## refresh requirements.lock after a change of pyproject.toml
 	$(BIN)/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras \
-	  --no-emit-index-url --no-emit-trusted-host --no-header --output-file requirements.lock pyproject.toml
+	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
 
 install: .venv/installed
 

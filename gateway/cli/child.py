@@ -61,7 +61,8 @@ class Child:
             log.event("worker.died", level="error", worker=self.slot, reason=str(failed), retry_in=round(pause, 1))
             metrics.worker_restarted()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
             replaced = True
         if not self._first.done():
             self._first.cancel()

@@ -217,7 +217,8 @@ class Supervisor:
         for child in self._children:
             child.order("drain")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurried.wait(), plan.drain_delay)
+            async with asyncio.timeout(plan.drain_delay):
+                await self._hurried.wait()
         for child in self._children:
             child.order(f"stop {plan.grace:g}")
         # Ours too: while one descriptor is open the kernel takes connections that nobody accepts.

@@ -144,7 +144,8 @@ class Workers:
                     task.add_done_callback(group.discard)
             if not jobs:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), POLL)
+                    async with asyncio.timeout(POLL):
+                        await wake.wait()
 
     async def _run(self, do: Callable[[Job], Awaitable[None]], job: Job) -> None:
         keeper = asyncio.create_task(self._keep(job))

@@ -528,7 +528,8 @@ class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
         waits = [(job.due_at - now).total_seconds() for job in self._jobs.values() if job.state in OPEN]
         timeout = min([timeout, *(wait + 0.001 for wait in waits if wait > 0)])
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._work.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._work.wait()
         self._work.clear()
 
     async def backlog(self) -> dict[str, int]:

@@ -168,7 +168,8 @@ class MemoryAgreements:
 
     async def wait_for_agreements(self, timeout: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._news.wait()
         self._news.clear()
 
     # -- within -----------------------------------------------------------------------

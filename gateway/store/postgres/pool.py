@@ -156,8 +156,10 @@ class Pool:
                 await transaction._control("BEGIN")
                 yield transaction
             finally:
-                await transaction._end()
-                self._give_back(session)
+                try:
+                    await transaction._end()
+                finally:
+                    self._give_back(session)  # also when our task is cancelled a second time, in the ROLLBACK
         finally:
             if streaming:
                 self._streams.release()

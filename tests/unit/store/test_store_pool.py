@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from gateway.errors import OutcomeUnknown, StoreUnavailable
-from gateway.store.api import AuditEntry, Client
+from gateway.store.api import AuditEntry, Client, MessageFilter, Viewer
 from gateway.store.postgres import PostgresStore, pool
 from gateway.store.postgres.hosts import hosts
 from gateway.store.postgres.pool import Pool
@@ -141,6 +141,36 @@ async def test_a_cancelled_task_leaves_the_server_waiting(alone):
     assert len(await waiting(alone)) == 1
     await set_standby(alone, "")
     assert (await store.receive_once(again(new))).receipt == new.receipt
+
+
+async def test_a_reader_cancelled_again_while_it_rolls_back_gives_its_connection_back(alone):
+    store = await alone.store()
+    size = store._pool._free._value
+    for _ in range(2 * size):
+        looking, rolling = asyncio.Event(), asyncio.Event()
+
+        async def look(looking=looking, rolling=rolling):
+            async with store._pool.viewing("rest", "{}") as transaction:
+                rollback = transaction.rollback
+
+                async def slowly():
+                    rolling.set()
+                    await asyncio.sleep(0.05)
+                    await rollback()
+
+                transaction.rollback = slowly
+                looking.set()
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(look())
+        await looking.wait()
+        task.cancel()
+        await rolling.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await store.messages(MessageFilter(), viewer=Viewer("rest")) == []
+    assert store._pool._free._value == size
 
 
 async def test_a_connection_that_breaks_in_a_commit_leaves_it_unknown(alone):

@@ -1,12 +1,15 @@
 """The second wall: what a client's transaction sees when the statement itself asks for everything."""
 
+import asyncpg
 import pytest
 
 from gateway.errors import StoreUnavailable
 from gateway.scope import Scope
-from gateway.store.api import Viewer
-from gateway.store.postgres import rows
+from gateway.store.api import MessageFilter, Viewer
+from gateway.store.postgres import PostgresStore, rows
+from gateway.store.postgres.migrate import migrate
 from tests.contract.test_store_contract import inbound, outbound, part, unit
+from tests.unit.store.servers import KINDS, Servers
 
 EVERYTHING = {
     "message": "SELECT id FROM message",
@@ -73,3 +76,57 @@ async def test_without_backend_and_scope_nothing_is_seen(store, stored):
 
 async def test_raising_it_again_changes_nothing(store):
     assert (await store._pool.write("SELECT raise_wall() AS up"))["up"] is True
+
+
+@pytest.fixture(params=KINDS)
+async def limited(request):
+    """Makes database users that are no superusers, each with a database of its own, on a server that has no wall yet."""
+    made = Servers()
+    sql = await asyncpg.connect(made.dsn(request.param))
+    place = made.dsn(request.param).partition("host=")[2]
+
+    async def user(name: str, right: str) -> str:
+        await sql.execute(f"CREATE ROLE {name} LOGIN {right} PASSWORD 'pw'")
+        await sql.execute(f"CREATE DATABASE {name} OWNER {name}")
+        dsn = f"postgresql://{name}:pw@/{name}?host={place}"
+        await migrate(dsn)
+        return dsn
+
+    user.sql = sql
+    yield user
+    await sql.close()
+    made.stop()
+
+
+async def look(dsn: str) -> tuple[str, list]:
+    """As whom a client's read is done, and what it finds."""
+    store = await PostgresStore.open(dsn)
+    try:
+        async with store._pool.viewing("rest", "{}") as looking:
+            seen_as = (await looking.row("SELECT current_user"))["current_user"]
+        return seen_as, await store.messages(MessageFilter(), viewer=Viewer("rest"))
+    finally:
+        await store.close()
+
+
+async def test_who_may_create_roles_raises_it_alone_and_may_take_the_role(limited):
+    """PostgreSQL 16 gives the creator of a role a membership without the right to take it."""
+    assert await look(await limited("creating", "CREATEROLE")) == ("gateway_backend", [])
+
+
+async def test_who_may_not_reads_without_it_until_the_administrator_helps(limited):
+    dsn = await limited("plain", "NOCREATEROLE")
+    assert await look(dsn) == ("plain", [])
+    await limited.sql.execute("CREATE ROLE gateway_backend NOLOGIN")
+    assert await look(dsn) == ("plain", [])
+    await limited.sql.execute("GRANT gateway_backend TO plain")
+    assert await look(dsn) == ("plain", [])  # the wall is not raised yet: reading goes on
+    owner = await asyncpg.connect(dsn, server_settings={"search_path": "gateway"})
+    assert await owner.fetchval("SELECT raise_wall()") is True
+    await owner.close()
+    assert await look(dsn) == ("gateway_backend", [])
+
+
+async def test_a_role_of_somebody_else_on_the_server_stops_nobody(limited):
+    await limited("first", "CREATEROLE")
+    assert await look(await limited("second", "CREATEROLE")) in (("second", []), ("gateway_backend", []))

@@ -72,6 +72,16 @@ END $$;
 -- The wall. A look on behalf of a client takes the role `gateway_backend` for one transaction, and that
 -- role sees the rows of `gateway.backend` within `gateway.scope`, whatever the statement says. Our own
 -- work is done by the owner, whom the wall does not stop.
+--
+-- To be a member of a role does not mean to be allowed to take it: since PostgreSQL 16 that is a right of
+-- its own, and who creates a role without being superuser gets the membership without it.
+CREATE FUNCTION wall_stands() RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT coalesce(bool_or(has_table_privilege(oid, 'message', 'SELECT')
+                            AND pg_has_role(oid, CASE WHEN current_setting('server_version_num')::int < 160000
+                                                      THEN 'MEMBER' ELSE 'SET' END)), false)
+      FROM pg_roles WHERE rolname = 'gateway_backend'
+$$;
+
 CREATE FUNCTION raise_wall() RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     name text;
@@ -84,13 +94,13 @@ BEGIN
               WHEN insufficient_privilege THEN RETURN false;
     END;
     BEGIN
-        IF NOT pg_has_role(current_user, 'gateway_backend', 'MEMBER') THEN
+        IF NOT wall_stands() THEN
             EXECUTE format('GRANT gateway_backend TO %I', current_user);
         END IF;
-    EXCEPTION WHEN insufficient_privilege THEN RETURN false;
+    EXCEPTION WHEN insufficient_privilege THEN NULL;  -- the administrator grants it, or has done so
     END;
     IF EXISTS (SELECT FROM pg_policies WHERE schemaname = current_schema() AND policyname = 'of_backend' AND tablename = 'message') THEN
-        RETURN true;
+        RETURN wall_stands();
     END IF;
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO gateway_backend', current_schema());
     GRANT SELECT ON message, part, chunk, attempt, event, job TO gateway_backend;
@@ -106,6 +116,6 @@ BEGIN
         EXECUTE format('CREATE POLICY of_backend ON %I FOR SELECT TO gateway_backend
                         USING (EXISTS (SELECT FROM message WHERE message.id = %I.message))', name, name);
     END LOOP;
-    RETURN true;
+    RETURN wall_stands();
 END $$;
 SELECT raise_wall();

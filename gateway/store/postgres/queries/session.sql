@@ -19,9 +19,7 @@ SELECT current_setting('server_version') AS version,
 -- For this transaction see only what backend $1 may see within scope $2: the wall of migration 0009. A
 -- server whose administrator did not let us raise it has no such role, and the statements alone decide.
 SELECT set_config('gateway.backend', $1, true), set_config('gateway.scope', $2, true),
-       set_config('role', CASE WHEN EXISTS (SELECT FROM pg_roles
-                                             WHERE rolname = 'gateway_backend' AND pg_has_role(oid, 'MEMBER'))
-                               THEN 'gateway_backend' ELSE 'none' END, true);
+       set_config('role', CASE WHEN wall_stands() THEN 'gateway_backend' ELSE 'none' END, true);
 
 -- emit
 -- A durable commit that changes nothing: one WAL record, replicated like any other.
