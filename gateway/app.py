@@ -177,9 +177,11 @@ class Gateway:
         """Not ready any more, nothing new claimed; what runs may finish."""
         self._draining = True
         self._ready = (0.0, False, [])
+        self.door.drain()
         await self._workers.drain(DRAIN_DEADLINE)
 
     async def close(self) -> None:
+        self.door.drain()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -40,6 +40,8 @@ BLOCK = 256 << 10
 #: How long one request asks the gateway to wait for a final state; it allows 60 at most.
 LONG_POLL = 30.0
 FINAL = frozenset({"ACKNOWLEDGED", "FAILED", "CANCELLED", "PURGED"})
+#: More signatures than a webhook ever has, while its secret is changed.
+SIGNATURES = 20
 #: Answers that a repeated request can mend.
 REPEATABLE = frozenset({408, 429, 503})
 MEDIA_TYPES = {
@@ -64,21 +66,24 @@ class WebhookRefused(ValueError):
 
 
 class Part:
-    """One payload: `content` is bytes, or the path of a file. A `cid` is made by the gateway if left out."""
+    """One payload: `content` is bytes, or the path of a file; or it is the `upload` with that id. A `cid` is made by
+    the gateway if left out."""
 
     def __init__(
         self,
-        content: bytes | Path,
+        content: bytes | Path = b"",
         mime_type: str | None = None,
         *,
         cid: str | None = None,
         properties: Mapping[str, str] | Sequence[Mapping[str, str]] = (),
         compress: bool | None = None,
+        upload: str | None = None,
     ) -> None:
         if mime_type is None:
             suffix = content.suffix.lower() if isinstance(content, Path) else ""
             mime_type = MEDIA_TYPES.get(suffix, "application/octet-stream")
         self.content, self.mime_type, self.cid, self.compress = content, mime_type, cid, compress
+        self.upload = upload
         self.properties = _properties(properties)
 
     def described(self) -> dict[str, Any]:
@@ -90,6 +95,8 @@ class Part:
             entry["properties"] = self.properties
         if self.compress is not None:
             entry["compress"] = self.compress
+        if self.upload is not None:
+            entry["upload"] = self.upload
         return entry
 
     def size(self) -> int:
@@ -185,7 +192,8 @@ class GatewayClient:
                 raise TimeoutError(f"message {id} is {view['state']} after {timeout:g} s")
 
     def messages(self, **filters: Any) -> Iterator[dict[str, Any]]:
-        """Messages, newest first, page by page: direction, state, conversation_id, message_id, action, party."""
+        """Messages, newest first, page by page: direction, state, conversation_id, message_id,
+        service, action, party, original_sender, final_recipient, since, until."""
         query = {name: value for name, value in filters.items() if value is not None}
         while True:
             page = self._json("GET", "/v1/messages?" + urlencode(query))
@@ -198,7 +206,155 @@ class GatewayClient:
         """The timeline of a message."""
         return self._json("GET", f"/v1/messages/{_segment(id)}/events")["events"]
 
+    # -- what was sent and received -------------------------------------------
+
+    def header(self, id: str) -> dict[str, Any]:
+        """The ebMS header of a message, as it is on the wire."""
+        return self._json("GET", f"/v1/messages/{_segment(id)}/header")
+
+    def security(self, id: str) -> dict[str, Any]:
+        """What the signature of a message covers, who made it, and whether it holds."""
+        return self._json("GET", f"/v1/messages/{_segment(id)}/security")
+
+    def receipt(self, id: str) -> dict[str, Any]:
+        """What the receipt says, and whether it holds."""
+        return self._json("GET", f"/v1/messages/{_segment(id)}/receipt", headers={"Accept": "application/json"})
+
+    def wire(self, id: str, which: str = "request") -> bytes:
+        """The signed envelope (`request`) or the receipt (`response`), octet for octet."""
+        with self._answer("GET", f"/v1/messages/{_segment(id)}/wire/{_segment(which)}") as answer:
+            return answer.read()
+
+    def save_bundle(self, id: str, path: Path, *, payloads: bool = False) -> None:
+        """Write all evidence of a message into the zip file `path`. Raises `ConnectionError` when it breaks off;
+        no file is left then."""
+        query = "?payloads=true" if payloads else ""
+        try:
+            with path.open("wb") as file, self._answer("GET", f"/v1/messages/{_segment(id)}/bundle{query}") as answer:
+                while block := answer.read(BLOCK):
+                    file.write(block)
+        except http.client.HTTPException as error:
+            path.unlink()
+            raise ConnectionError(f"the download broke off: {error!r}") from error
+
+    def resend(self, id: str) -> dict[str, Any]:
+        """Send a FAILED or waiting message at once, with the same MessageId; the message as it is then."""
+        return self._act(id, "resend")
+
+    def cancel(self, id: str) -> dict[str, Any]:
+        """Stop trying to send a message."""
+        return self._act(id, "cancel")
+
+    def hold(self, id: str) -> dict[str, Any]:
+        """Keep a waiting message from being sent or delivered, until `release`."""
+        return self._act(id, "hold")
+
+    def release(self, id: str) -> dict[str, Any]:
+        """Let a held message go."""
+        return self._act(id, "release")
+
+    def redeliver(self, id: str) -> dict[str, Any]:
+        """Have an inbound message delivered once more."""
+        return self._act(id, "redeliver")
+
+    def _act(self, id: str, verb: str) -> dict[str, Any]:
+        return self._json("POST", f"/v1/messages/{_segment(id)}/{verb}")
+
+    def conversations(self) -> Iterator[dict[str, Any]]:
+        """Conversations, the one with the newest message first, page by page."""
+        return self._pages("/v1/conversations", "conversations")
+
+    def conversation(self, id: str) -> Iterator[dict[str, Any]]:
+        """The messages of a conversation, oldest first."""
+        return self._pages(f"/v1/conversations/{_segment(id)}", "messages")
+
+    def _pages(self, path: str, name: str) -> Iterator[dict[str, Any]]:
+        query: dict[str, Any] = {}
+        while True:
+            page = self._json("GET", path + ("?" + urlencode(query) if query else ""))
+            yield from page[name]
+            if "next" not in page:
+                return
+            query["after"] = page["next"]
+
+    def parties(self) -> list[dict[str, Any]]:
+        """The partners, and what may be sent to them."""
+        return self._json("GET", "/v1/parties")["parties"]
+
+    def event_log(self, after: str | None = None, types: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+        """Events from the beginning or after a cursor, to the present. Each has its `cursor`: that of its page."""
+        query = {"types": ",".join(types)} if types else {}
+        while True:
+            page = self._json("GET", "/v1/event-log?" + urlencode(query | ({"after": after} if after else {})))
+            after = page["after"]
+            yield from ({**event, "cursor": after} for event in page["events"])
+            if not page["more"]:
+                return
+
+    def follow(self, after: str | None = None, types: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+        """Events as they happen, for ever; after an interruption it goes on where it was. Each has its `cursor`,
+        to go on from another time. One may come twice, with the same `id`. Raises `GatewayProblem`."""
+        path = "/v1/events" + ("?" + urlencode({"types": ",".join(types)}) if types else "")
+        failures = 0
+        while True:
+            try:
+                with self._answer("GET", path, headers={"Last-Event-ID": after} if after else {}) as answer:
+                    failures = 0
+                    for cursor, data in _events(answer):
+                        after = cursor or after
+                        if data:
+                            yield {**json.loads(data), "cursor": after}
+            except (OSError, http.client.HTTPException):
+                failures += 1
+                if failures == self._attempts:
+                    raise
+            time.sleep(_pause(failures, None))
+
+    # -- large content ----------------------------------------------------------
+
+    def upload(self, content: bytes | Path, *, piece: int = 8 << 20) -> str:
+        """Bring large content ahead, in pieces that are tried again; the id for `Part(upload=…)`. Every piece
+        bears its digest, and the gateway checks the whole before it sends it."""
+        part = Part(content)
+        digest = hashlib.sha256()
+        for block in part.blocks():
+            digest.update(block)
+        body = {"size": part.size(), "sha256": digest.hexdigest()}
+        id = self._json("POST", "/v1/uploads", body, {"Idempotency-Key": str(uuid.uuid4())})["id"]
+        with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+            offset = 0
+            while octets := file.read(piece):
+                offset = self._piece(id, offset, octets)
+                file.seek(offset)
+        return id
+
+    def _piece(self, id: str, offset: int, octets: bytes) -> int:
+        """Send one piece; where to go on. That is elsewhere when an answer was lost and the piece is there."""
+        headers = {
+            "Upload-Offset": str(offset), "Content-Type": "application/octet-stream",
+            "Content-Digest": f"sha-256=:{base64.b64encode(hashlib.sha256(octets).digest()).decode()}:",
+        }  # fmt: skip
+        try:
+            return self._json("PATCH", f"/v1/uploads/{_segment(id)}", octets, headers)["received"]
+        except GatewayProblem as problem:
+            if problem.status != 409:
+                raise
+            received = self._json("GET", f"/v1/uploads/{_segment(id)}")["received"]
+            if received == offset:
+                raise
+            return received
+
+    def drop_upload(self, id: str) -> None:
+        """Drop an upload before its time is over."""
+        self._json("DELETE", f"/v1/uploads/{_segment(id)}")
+
     # -- consuming ------------------------------------------------------------
+
+    def peek(self, **filters: Any) -> list[dict[str, Any]]:
+        """What waits, oldest first, without claiming it: message_id, conversation_id, from_party, original_sender,
+        final_recipient, received_from, received_to, parked, limit."""
+        query = {name: value for name, value in filters.items() if value is not None}
+        return self._json("GET", "/v1/inbox/peek?" + urlencode(query))["messages"]
 
     def claim(self, limit: int = 1, lease: float = 60.0) -> list[dict[str, Any]]:
         """Borrow up to `limit` waiting messages for `lease` seconds."""
@@ -268,9 +424,40 @@ class GatewayClient:
 
     # -- webhooks -------------------------------------------------------------
 
-    def add_webhook(self, url: str, events: Sequence[str] = ()) -> dict[str, Any]:
-        """Have events sent to `url`; the answer holds the secret for `verify_webhook`, once."""
-        return self._json("POST", "/v1/webhooks", {"url": url, "events": list(events)})
+    def add_webhook(self, url: str, events: Sequence[str] = (), *, signature: str = "hmac") -> dict[str, Any]:
+        """Have events sent to `url`. The answer holds what `verify_webhook` needs: with hmac the `secret`,
+        told once, with ed25519 the `public_keys`."""
+        more = {"signature": signature} if signature != "hmac" else {}
+        return self._json("POST", "/v1/webhooks", {"url": url, "events": list(events), **more})
+
+    def webhook(self, id: str) -> dict[str, Any]:
+        return self._json("GET", f"/v1/webhooks/{_segment(id)}")
+
+    def change_webhook(self, id: str, **changes: Any) -> dict[str, Any]:
+        """Change `url`, `events`, `enabled`."""
+        return self._json("PATCH", f"/v1/webhooks/{_segment(id)}", changes)
+
+    def rotate_webhook(self, id: str, overlap: float = 86_400.0) -> dict[str, Any]:
+        """A new secret or key, in the answer; the old one signs as well for `overlap` seconds."""
+        return self._json("POST", f"/v1/webhooks/{_segment(id)}/rotate", {"overlap": overlap})
+
+    def test_webhook(self, id: str, *, wait: float = 10.0) -> dict[str, Any]:
+        """Have a test event sent: the delivery, after `wait` seconds at most."""
+        return self._json("POST", f"/v1/webhooks/{_segment(id)}/test?wait={wait:g}")
+
+    def webhook_deliveries(self, id: str, **filters: Any) -> Iterator[dict[str, Any]]:
+        """What a webhook was told, newest first, with every attempt; `state`: waiting, delivered, parked."""
+        query = {name: value for name, value in filters.items() if value is not None}
+        while True:
+            page = self._json("GET", f"/v1/webhooks/{_segment(id)}/deliveries?" + urlencode(query))
+            yield from page["deliveries"]
+            if "next" not in page:
+                return
+            query["after"] = page["next"]
+
+    def replay_webhook(self, id: str, delivery_id: str) -> dict[str, Any]:
+        """Have an event sent once more."""
+        return self._json("POST", f"/v1/webhooks/{_segment(id)}/deliveries/{_segment(delivery_id)}/replay")
 
     def webhooks(self) -> list[dict[str, Any]]:
         return self._json("GET", "/v1/webhooks")["webhooks"]
@@ -297,7 +484,10 @@ class GatewayClient:
         When the connection breaks, only what may happen twice is tried again. A claim is not:
         what a lost answer lent comes back by itself when its lease ends.
         """
-        harmless = method != "POST" or isinstance(body, _Form) or path.endswith(("/ack", "/extend"))
+        harmless = (
+            method != "POST" or isinstance(body, _Form) or "Idempotency-Key" in (headers or {})
+            or path.endswith(("/ack", "/extend", "/hold"))
+        )  # fmt: skip
         for attempt in range(1, self._attempts + 1):
             last = attempt == self._attempts
             connection = self._connect()
@@ -337,6 +527,8 @@ class GatewayClient:
         content: Any = None
         if isinstance(body, _Form):
             content, sent["Content-Length"] = body.blocks(), str(body.size())
+        elif isinstance(body, bytes):
+            content = body
         elif body is not None:
             content, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
         try:
@@ -388,12 +580,12 @@ class _Form:
 def verify_webhook(
     headers: Mapping[str, str], body: bytes, secret: str, *, tolerance: float = 300.0, now: float | None = None
 ) -> dict[str, Any]:
-    """The event in a webhook, once it is certain that the gateway sent it (Standard Webhooks, v1).
+    """The event in a webhook, once it is certain that the gateway sent it (Standard Webhooks, v1 and v1a).
 
-    `headers` and `body` as they came in, the body unparsed; `secret` is the `whsec_…` of the
-    webhook, or several with blanks between. `tolerance`: seconds by which the timestamp may
-    differ from ours, against replay. Raises `WebhookRefused`. Keep the event's `id` for as
-    long as the tolerance: seen twice, it is the same event sent again.
+    `headers` and `body` as they came in, the body unparsed; `secret` is the `whsec_…` or the public key
+    `whpk_…` of the webhook, or several with blanks between. `tolerance`: seconds by which the timestamp
+    may differ from ours, against replay. Raises `WebhookRefused`. Keep the event's `id` for as long as
+    the tolerance: seen twice, it is the same event sent again. Public keys need the package cryptography.
     """
     given = {name.lower(): value for name, value in headers.items()}
     try:
@@ -404,13 +596,38 @@ def verify_webhook(
         raise WebhookRefused("webhook-timestamp is not a number")
     if abs((time.time() if now is None else now) - int(timestamp)) > tolerance:
         raise WebhookRefused("the webhook is too old, or a clock is wrong")
-    signed = f"{id}.{timestamp}.".encode() + body
-    claimed = [value for version, _, value in (one.partition(",") for one in signatures.split()) if version == "v1"]
-    keys = [base64.b64decode(one.removeprefix("whsec_")) for one in secret.split()]
-    expected = [base64.b64encode(hmac.digest(key, signed, "sha256")) for key in keys if key]
-    if not any(hmac.compare_digest(e, c.encode()) for e in expected for c in claimed):
+    signed = f"{id}.{timestamp}.".encode(errors="surrogateescape") + body
+    claimed = [one.partition(",")[::2] for one in signatures.split()[:SIGNATURES]]
+    if not any(_fits(one, signed, claimed) for one in secret.split()):
         raise WebhookRefused("the signature is not the gateway's")
-    return json.loads(body)
+    try:
+        return json.loads(body)
+    except ValueError:
+        raise WebhookRefused("the body is not JSON") from None
+
+
+def _fits(secret: str, signed: bytes, claimed: Sequence[tuple[str, str]]) -> bool:
+    """Whether one of the claimed signatures is right. The secret decides by its kind what it is compared with:
+    a public key never serves as a secret."""
+    prefix, _, text = secret.rpartition("_")
+    key = base64.b64decode(text)
+    if prefix == "whpk":
+        try:
+            from cryptography.exceptions import InvalidSignature
+            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        except ImportError:
+            raise RuntimeError("public keys need the package cryptography; with a secret it goes without") from None
+        for version, value in claimed:
+            if version == "v1a":
+                with contextlib.suppress(InvalidSignature, ValueError):
+                    Ed25519PublicKey.from_public_bytes(key).verify(base64.b64decode(value, validate=True), signed)
+                    return True
+        return False
+    if prefix not in ("whsec", "") or not key:
+        return False
+    expected = base64.b64encode(hmac.digest(key, signed, "sha256"))
+    given = [value.encode(errors="replace") for version, value in claimed if version == "v1"]
+    return any(hmac.compare_digest(expected, value) for value in given)
 
 
 def _submission(
@@ -430,7 +647,7 @@ def _submission(
     if properties:
         meta["properties"] = _properties(properties)
     meta["parts"] = [part.described() for part in payloads]
-    return _Form(json.dumps(meta).encode(), payloads)
+    return _Form(json.dumps(meta).encode(), [part for part in payloads if part.upload is None])
 
 
 def _party(party: str | Mapping[str, str]) -> dict[str, str]:
@@ -460,6 +677,20 @@ def _problem(answer: http.client.HTTPResponse) -> GatewayProblem:
     if not isinstance(problem, dict):
         problem = {"title": f"HTTP {answer.status} from {answer.getheader('Server', 'an unknown server')}"}
     return GatewayProblem(answer.status, problem, float(after) if after.isascii() and after.isdigit() else None)
+
+
+def _events(answer: http.client.HTTPResponse) -> Iterator[tuple[str, str]]:
+    """(id, data) of each server-sent event; data is empty where only the place moved."""
+    cursor = data = ""
+    while line := answer.readline(1 << 20):
+        name, _, value = line.decode().rstrip("\r\n").partition(": ")
+        if name == "id":
+            cursor = value
+        elif name == "data":
+            data = value
+        elif not name:
+            yield cursor, data
+            data = ""
 
 
 def _pause(attempt: int, asked: float | None) -> float:

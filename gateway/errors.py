@@ -400,17 +400,21 @@ class SubmissionConflict(SubmissionRefused):
 
 
 class DeliveryRefused(GatewayError):
-    """The consumer will not take this message; trying again is of no use."""
+    """The consumer will not take this message; trying again is of no use. `status` is of its HTTP answer."""
+
+    def __init__(self, detail: str = "", *, status: int | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
 
 
 class DeliveryDelayed(GatewayError):
-    """The consumer cannot take this message now. `retry_after` is in seconds."""
+    """The consumer cannot take this message now. `retry_after` is in seconds, `status` of its HTTP answer."""
 
     temporary = True
 
-    def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
+    def __init__(self, detail: str = "", *, retry_after: float | None = None, status: int | None = None) -> None:
         super().__init__(detail)
-        self.retry_after = retry_after
+        self.retry_after, self.status = retry_after, status
 
 
 # -- the rooms ----------------------------------------------------------------
@@ -440,6 +444,30 @@ class StalePlan(GatewayError):
 
 class NotFound(GatewayError):
     """There is no such thing, or the caller may not see it."""
+
+
+class NotPossible(GatewayError):
+    """What is asked for does not go with the state of the message. `state` is what it is in."""
+
+    def __init__(self, detail: str, *, state: str = "") -> None:
+        super().__init__(detail)
+        self.state = state
+
+
+class OffsetConflict(GatewayError):
+    """An upload goes on somewhere else: at `received`."""
+
+    def __init__(self, received: int) -> None:
+        super().__init__(f"the upload goes on at octet {received}")
+        self.received = received
+
+
+class DigestMismatch(GatewayError):
+    """Content does not have the digest it was announced with."""
+
+
+class QuotaReached(GatewayError):
+    """The client has as much as it may have; something must go first."""
 
 
 class Overloaded(GatewayError):

@@ -29,11 +29,15 @@ from gateway.errors import (  # re-exported: a backend raises and catches these
     ClaimLost,
     DeliveryDelayed,
     DeliveryRefused,
+    DigestMismatch,
     DiscoveryFailed,
     GatewayError,
     NotFound,
+    NotPossible,
+    OffsetConflict,
     OutOfScope,
     Overloaded,
+    QuotaReached,
     RulesBroken,
     StoreUnavailable,
     SubmissionConflict,
@@ -44,11 +48,14 @@ from gateway.scope import Scope
 from gateway.stages import Step
 
 __all__ = [
-    "AttemptView", "Backend", "Caller", "CheckedPart", "ClaimLost", "Delivery", "DeliveryDelayed", "DeliveryRefused",
-    "DiscoveryFailed", "DocumentException", "DocumentView", "DryRun", "Event", "Finding", "GatewayError", "Held",
-    "MessageFilter", "MessageView", "Msh", "NotFound", "OutOfScope", "Overloaded", "PartSubmission", "PartView",
-    "PartyRef", "PropertyValue", "RulesBroken", "Scope", "Step", "StoreUnavailable", "Submission",
-    "SubmissionConflict", "SubmissionRefused", "Submitted", "TooLarge", "Waiting", "WebhookTarget",
+    "AttemptView", "Backend", "Caller", "CertificateView", "CheckedPart", "ClaimLost", "ConversationView", "Delivery",
+    "DeliveryDelayed", "DeliveryRefused", "DigestMismatch", "DiscoveryFailed", "DocumentException", "DocumentView",
+    "DryRun", "Event", "Finding", "GatewayError", "HeaderPart", "HeaderView", "Held", "MessageFilter", "MessageView",
+    "Msh", "NotFound", "NotPossible", "Offer", "OffsetConflict", "OutOfScope", "Overloaded", "PartSubmission",
+    "PartView", "PartyRef", "PartyView", "PropertyValue", "QuotaReached", "ReceiptView", "ReferenceView",
+    "RulesBroken", "Scope", "SecurityView", "Step", "StoreUnavailable", "Submission", "SubmissionConflict",
+    "SubmissionRefused", "Submitted", "TooLarge", "UploadView", "Waiting", "WebhookAttempt",
+    "WebhookDelivery", "WebhookPage", "WebhookSignature", "WebhookTarget",
 ]  # fmt: skip
 
 
@@ -212,6 +219,8 @@ class MessageView(Struct, frozen=True, omit_defaults=True, kw_only=True):
     backend: str | None = None
     attempts: int = 0
     next_attempt_at: datetime | None = None
+    #: Kept from being sent or delivered, until it is released.
+    held: bool = False
     error_code: str | None = None
     error_detail: str | None = None
     receipt_at: datetime | None = None
@@ -238,7 +247,8 @@ class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Something a producer or consumer is told: ids and links, never evidence.
 
     Types: message.accepted, message.acknowledged, message.failed, message.retrying,
-    message.received, message.delivered.
+    message.received, message.delivered; and what backends ask for: message.cancelled,
+    message.resent, message.held, message.released, message.redelivered.
     """
 
     id: str
@@ -248,14 +258,57 @@ class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
     data: dict[str, Any] = field(default_factory=dict)
 
 
-class WebhookTarget(Struct, frozen=True, kw_only=True):
-    """Where events of a backend go. `secret` signs them (HMAC-SHA256, `whsec_…`)."""
+WebhookSignature = Literal["hmac", "ed25519"]
+
+
+class WebhookTarget(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Where events of a backend go.
+
+    `secret` signs them: one or, while it is changed, several with blanks between; `whsec_…` HMAC-SHA256,
+    `whsk_…` ed25519. It is empty where nobody is to be told. `public_keys` (`whpk_…`) verify what ed25519
+    signs, the newest first. The secret before the newest is valid until `previous_until`.
+    """
 
     id: str
     backend: str
     url: str
     secret: str
     events: tuple[str, ...] = ()
+    enabled: bool = True
+    signature: WebhookSignature = "hmac"
+    public_keys: tuple[str, ...] = ()
+    previous_until: datetime | None = None
+
+
+class WebhookAttempt(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One attempt to tell a webhook: when it ended, how, and the HTTP status of the answer where there was one."""
+
+    at: datetime
+    outcome: Literal["delivered", "failed", "refused"]
+    seconds: float = 0.0
+    status: int | None = None
+    detail: str = ""
+
+
+class WebhookDelivery(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One event for one webhook, with the newest attempts. `state` parked: given up until it is replayed.
+    `message` is the id of the message it tells of."""
+
+    id: str
+    event_id: str
+    type: str
+    state: Literal["waiting", "delivered", "parked"]
+    created_at: datetime
+    message: str | None = None
+    next_attempt_at: datetime | None = None
+    attempts: tuple[WebhookAttempt, ...] = ()
+
+
+class WebhookPage(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Deliveries of a webhook, newest first. `next` is the `after` of the page that follows, if there is one."""
+
+    deliveries: list[WebhookDelivery]
+    next: str | None = None
 
 
 class Caller(Struct, frozen=True):
@@ -268,14 +321,21 @@ class Caller(Struct, frozen=True):
 
 
 class MessageFilter(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What to list; newest first. `after` is the opaque cursor of the page before."""
+    """What to list; newest first, or with `upwards` oldest first. `after` is the opaque cursor of the page
+    before. Stored from `since` on and before `until`; `party` is the id of the other one."""
 
     direction: str | None = None
     state: str | None = None
     conversation_id: str | None = None
     message_id: str | None = None
+    service: str | None = None
     action: str | None = None
     party: str | None = None
+    original_sender: str | None = None
+    final_recipient: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    upwards: bool = False
     after: str | None = None
     limit: int = 50
 
@@ -308,6 +368,123 @@ class AttemptView(Struct, frozen=True, omit_defaults=True, kw_only=True):
     http_status: int | None = None
 
 
+class HeaderPart(Struct, frozen=True, omit_defaults=True):
+    """eb:PartInfo as it stands in the header, with the properties that are the gateways' business."""
+
+    href: str | None
+    properties: tuple[PropertyValue, ...] = ()
+
+
+class HeaderView(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """eb:UserMessage as it is on the wire."""
+
+    message_id: str
+    timestamp: datetime
+    ref_to_message_id: str | None = None
+    mpc: str | None = None
+    from_party: PartyRef
+    to_party: PartyRef
+    agreement_ref: str | None = None
+    agreement_type: str | None = None
+    service: str
+    service_type: str | None = None
+    action: str
+    conversation_id: str
+    properties: tuple[PropertyValue, ...] = ()
+    parts: tuple[HeaderPart, ...] = ()
+
+
+class CertificateView(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Facts of a certificate. `sha256` (hex) is of `der`; `ours`: it is one of this access point."""
+
+    subject: str
+    issuer: str
+    serial: str
+    not_before: datetime
+    not_after: datetime
+    key: str
+    sha256: str
+    ours: bool
+    der: bytes
+
+
+class ReferenceView(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a signature says about one node or part. `digest` is in base64; `met`: what is kept has this
+    digest, or had it when it came; None where nothing can be said."""
+
+    uri: str
+    digest_method: str
+    digest: str
+    transforms: tuple[str, ...] = ()
+    met: bool | None = None
+
+
+class SecurityView(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The security of a message, judged anew from the envelope that is kept. `reason` says why it is not `valid`."""
+
+    valid: bool
+    reason: str | None = None
+    profile: str | None = None
+    signature_algorithm: str | None = None
+    encryption_algorithms: tuple[str, ...] = ()
+    signer: CertificateView | None = None
+    references: tuple[ReferenceView, ...] = ()
+
+
+class ReceiptView(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A receipt and what it proves, judged anew. `valid`: its signature is right, and it repeats what the
+    message's signature says."""
+
+    valid: bool
+    reason: str | None = None
+    message_id: str | None = None
+    timestamp: datetime | None = None
+    ref_to_message_id: str | None = None
+    at: datetime | None = None
+    signature_algorithm: str | None = None
+    signer: CertificateView | None = None
+    references: tuple[ReferenceView, ...] = ()
+
+
+class ConversationView(Struct, frozen=True, kw_only=True):
+    """A conversation. No more than 1000 messages are counted, the newest."""
+
+    conversation_id: str
+    messages: int
+    began_at: datetime
+    changed_at: datetime
+    newest: str
+
+
+class UploadView(Struct, frozen=True, kw_only=True):
+    """Content on its way, to be referred to by `id`. It is resumed at `received`."""
+
+    id: str
+    size: int
+    received: int
+    complete: bool
+    expires_at: datetime
+    sha256: str | None = None
+
+
+class Offer(Struct, frozen=True, omit_defaults=True):
+    """An action of a service that an agreement allows."""
+
+    service: str
+    action: str
+    service_type: str | None = None
+
+
+class PartyView(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A partner, and what may be sent to it and comes from it."""
+
+    id: str
+    type: str | None = None
+    name: str
+    sends: tuple[Offer, ...] = ()
+    receives: tuple[Offer, ...] = ()
+
+
 class Held(Protocol):
     """Content that comes in another order than it is needed, kept encrypted until then."""
 
@@ -327,8 +504,10 @@ Content = Callable[[int], AsyncIterator[bytes]]
 class Msh(Protocol):
     """What the gateway offers to a backend."""
 
-    async def authenticate(self, token: str) -> Caller:
-        """The client this bearer token belongs to. Raises `NotFound`."""
+    async def authenticate(self, token: str, *, certificate: bytes | None = None) -> Caller:
+        """The client this bearer token belongs to: one of ours, or a signed one of a configured issuer. `certificate`
+        is that of the TLS connection (DER), for tokens that are bound to one. Raises `NotFound`, and
+        `StoreUnavailable` or `Overloaded` for what may be better in a moment."""
         ...
 
     async def authenticate_password(self, login: str, password: str) -> Caller:
@@ -388,7 +567,103 @@ class Msh(Protocol):
         ...
 
     async def redeliver(self, caller: Caller, id: str) -> bool:
-        """Make a parked delivery due at once. False when it was not parked. Raises `NotFound`."""
+        """Deliver an inbound message once more, at once: one whose delivery is parked, or that is delivered
+        and still has its payloads. False when it is neither. Raises `NotFound`."""
+        ...
+
+    # The next four answer with the message as it is then. They raise `NotFound`, and `NotPossible`.
+
+    async def resend(self, caller: Caller, id: str) -> MessageView:
+        """Send a FAILED or waiting message at once, with the same MessageId."""
+        ...
+
+    async def cancel(self, caller: Caller, id: str) -> MessageView:
+        """Stop trying to send. Not possible while an attempt is running."""
+        ...
+
+    async def suspend(self, caller: Caller, id: str) -> MessageView:
+        """Keep a message that waits from being sent, or an inbound one from being delivered."""
+        ...
+
+    async def resume(self, caller: Caller, id: str) -> MessageView:
+        """End a `suspend`."""
+        ...
+
+    # Evidence. All raise `NotFound`.
+
+    async def header(self, caller: Caller, id: str) -> HeaderView:
+        """The header as it is on the wire."""
+        ...
+
+    async def wire(self, caller: Caller, id: str, which: Literal["request", "response"]) -> bytes | None:
+        """The envelope that came or that the last attempt signed; the receipt that answered it. None: there
+        is none, or not yet."""
+        ...
+
+    async def security(self, caller: Caller, id: str) -> SecurityView | None:
+        """What the signed envelope says, and whether it holds. None before anything is signed."""
+        ...
+
+    async def receipt(self, caller: Caller, id: str) -> ReceiptView | None:
+        """What the receipt says, and whether it holds. None before there is one."""
+        ...
+
+    # Conversations, events, partners.
+
+    async def conversations(
+        self, caller: Caller, *, after: str | None = None, limit: int = 50
+    ) -> tuple[list[ConversationView], str | None]:
+        """Those with the newest message first, and the cursor of the next page."""
+        ...
+
+    def follow(
+        self, caller: Caller, *, after: str | None = None, types: tuple[str, ...] = ()
+    ) -> AsyncIterator[tuple[str, Event | None]]:
+        """Events as they happen: a cursor to go on from, and the event, or None every few seconds in which
+        there was none. Without `after`, from now on. After an interruption an event may come a second time,
+        with the same id. Ends when the gateway is about to stop. Raises `SubmissionRefused` for a cursor
+        that is none of ours."""
+        ...
+
+    async def event_log(
+        self, caller: Caller, *, after: str | None = None, types: tuple[str, ...] = (), limit: int = 100
+    ) -> tuple[list[Event], str, bool]:
+        """Events from the beginning or after a cursor, the cursor to go on from, and whether there are more now."""
+        ...
+
+    async def parties(self, caller: Caller) -> list[PartyView]:
+        """The partners this caller may deal with."""
+        ...
+
+    # Uploads. They belong to the client that began them.
+
+    async def begin_upload(
+        self, caller: Caller, *, size: int, sha256: str | None = None, idempotency_key: str | None = None
+    ) -> UploadView:
+        """Room for `size` octets. Raises `TooLarge`, `QuotaReached`, `SubmissionConflict`."""
+        ...
+
+    async def upload(self, caller: Caller, id: str) -> UploadView:
+        """Raises `NotFound`, also when its time is over."""
+        ...
+
+    async def write_upload(
+        self, caller: Caller, id: str, blocks: AsyncIterator[bytes], *, offset: int,
+        digest: tuple[Literal["sha-256", "sha-512"], bytes] | None = None,
+    ) -> UploadView:  # fmt: skip
+        """Write from `offset` on: where the upload goes on, or 0 to begin anew. With a digest of these
+        octets they are taken as a whole or not at all; without, what came before an interruption is
+        kept. Raises `NotFound`, `OffsetConflict`, `DigestMismatch`, `TooLarge`, `ClaimLost` when somebody
+        else writes, and what `blocks` raises."""
+        ...
+
+    async def upload_content(self, caller: Caller, id: str) -> AsyncIterator[bytes]:
+        """The content of a complete upload. Raises `NotFound`, `NotPossible`; and while it is read `DigestMismatch`
+        when it is not what the client promised."""
+        ...
+
+    async def drop_upload(self, caller: Caller, id: str) -> None:
+        """Raises `NotFound`."""
         ...
 
     def hold(self, caller: Caller) -> AbstractAsyncContextManager[Held]:
@@ -407,16 +682,52 @@ class Msh(Protocol):
         """Keep a message longer; the new end of the lease. Raises `ClaimLost`, `NotFound`."""
         ...
 
-    async def add_webhook(self, caller: Caller, url: str, events: tuple[str, ...]) -> WebhookTarget:
-        """Register where events of this caller's backend go; the answer holds the new secret.
-        Raises `SubmissionRefused` when the egress policy forbids the address."""
+    async def add_webhook(
+        self, caller: Caller, url: str, events: tuple[str, ...], *, signature: WebhookSignature = "hmac",
+        idempotency_key: str | None = None,
+    ) -> WebhookTarget:  # fmt: skip
+        """Register where events of this caller's backend go; the answer holds the new secret. The same
+        again under one key is the same webhook. Raises `SubmissionRefused` when the egress policy forbids
+        the address, `SubmissionConflict` when the key was used for another one, `QuotaReached`."""
         ...
 
     async def webhooks(self, caller: Caller) -> list[WebhookTarget]:
         """The registered webhooks, secrets left empty."""
         ...
 
+    async def webhook(self, caller: Caller, id: str) -> WebhookTarget:
+        """One of them. This and the verbs below raise `NotFound`."""
+        ...
+
+    async def change_webhook(
+        self, caller: Caller, id: str, *, url: str | None = None, events: tuple[str, ...] | None = None,
+        enabled: bool | None = None,
+    ) -> WebhookTarget:  # fmt: skip
+        """Change what is not None. Raises `SubmissionRefused`."""
+        ...
+
+    async def rotate_webhook(self, caller: Caller, id: str, *, overlap: float = 86_400.0) -> WebhookTarget:
+        """Make a new secret; the answer holds it. The one it replaces signs as well for `overlap` seconds."""
+        ...
+
     async def remove_webhook(self, caller: Caller, id: str) -> None: ...
+
+    async def test_webhook(self, caller: Caller, id: str) -> WebhookDelivery:
+        """Have an event of type webhook.test sent, once, also where the webhook is not enabled."""
+        ...
+
+    async def webhook_deliveries(
+        self, caller: Caller, id: str, *, state: Literal["waiting", "delivered", "parked"] | None = None,
+        after: str | None = None, limit: int = 50,
+    ) -> WebhookPage:  # fmt: skip
+        """What it was told and is to be told."""
+        ...
+
+    async def webhook_delivery(self, caller: Caller, id: str, delivery_id: str) -> WebhookDelivery: ...
+
+    async def replay_webhook(self, caller: Caller, id: str, delivery_id: str) -> WebhookDelivery:
+        """Send an event once more, at once, with the same id. Raises `NotPossible` while an attempt is running."""
+        ...
 
     async def subscribe(self, caller: Caller, events: tuple[str, ...]) -> None:
         """Have the backend's own `notify` called for these events of its messages, from now on; the same
@@ -459,8 +770,9 @@ class Backend(Protocol):
         backends whose `pushes` is true. Raises `DeliveryDelayed` or `DeliveryRefused`."""
         ...
 
-    async def notify(self, target: WebhookTarget, event: Event) -> None:
-        """Tell a target about an event. Raises `DeliveryDelayed` or `DeliveryRefused`."""
+    async def notify(self, target: WebhookTarget, event: Event) -> int | None:
+        """Tell a target about an event; the HTTP status of its answer, where there is one. Raises
+        `DeliveryDelayed` or `DeliveryRefused`."""
         ...
 
     def retry_in(self, attempt: int) -> float | None:

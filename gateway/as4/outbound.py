@@ -60,7 +60,7 @@ class Wire:
 
     On the wire: `root`, then for each part `part_head(i)` and what `sealer(i)` makes of its
     octets, then `epilogue`; `content_length` octets in all. A message without parts is
-    plain SOAP: `root` is all of it.
+    plain SOAP: `root` is all of it. `envelope` is the signed SOAP envelope by itself.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Wire:
         content_key: bytes = b"",
         entropy: Entropy,
     ) -> None:
-        self.references = references
+        self.envelope, self.references = envelope, references
         self._parts, self._content_key = parts, content_key
         # All IVs now, one a part, each taken once: see `sealer`.
         self._ivs: list[bytes | None] = [entropy(IV_SIZE) for _ in parts]

@@ -151,8 +151,9 @@ class SoapPushBackend:
         if not 200 <= status < 300:
             asked = found.get("retry-after", "")
             raise DeliveryDelayed(
-                f"the backend answered {status}{_reason(octets)}", retry_after=float(asked) if asked.isdigit() else None
-            )
+                f"the backend answered {status}{_reason(octets)}", status=status,
+                retry_after=float(asked) if asked.isascii() and asked.isdigit() else None,
+            )  # fmt: skip
 
 
 # -- the calls ----------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """Tell backends about events: CloudEvents 1.0 in JSON, signed as Standard Webhooks.
 
 An event is thin: ids and links, never evidence. The id of the event is also the id of
-the webhook, so a consumer that is told twice can tell. Several secrets on one target
-(separated by blanks) sign the same bytes several times: that is how a secret is changed
-without a gap.
+the webhook, so a consumer that is told twice can tell. A secret signs with HMAC-SHA256
+(`whsec_…`, v1), a private key with ed25519 (`whsk_…`, v1a): then the consumer holds no secret at
+all, only the public key. Several of them on one target (separated by blanks) sign the same
+bytes several times: that is how a secret is changed without a gap.
 
 When to try again is decided by the workers of the MSH; `next_delay` is the schedule they
 ask for. Which addresses may be reached at all is the business of `Msh.post`.
@@ -21,6 +22,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.plugin import DeliveryDelayed, DeliveryRefused, Event, Msh, WebhookTarget
 
@@ -34,7 +36,7 @@ RETRY_AFTER_MOST = 86_400.0
 #: Receivers cap bodies; ours are a few hundred bytes unless something is wrong.
 BODY = 20_000
 TYPE_PREFIX = "gateway."
-SECRET_PREFIX = "whsec_"  # noqa: S105 -- a format, not a secret
+SECRET_PREFIX, PRIVATE_PREFIX = "whsec_", "whsk_"
 
 
 def next_delay(attempt: int) -> float | None:
@@ -45,27 +47,28 @@ def next_delay(attempt: int) -> float | None:
 
 
 def sign(secret: str, id: str, timestamp: int, body: bytes) -> str:
-    """The value of webhook-signature: one v1 signature for each secret in `secret`, blanks between.
+    """The value of webhook-signature: one for each secret in `secret`, blanks between; v1 of `whsec_`, v1a of `whsk_`.
 
-    Raises `ValueError` when there is no secret or one is not base64 after `whsec_`; the text
+    Raises `ValueError` when there is no secret or one is not base64 after its prefix; the text
     of the error does not contain it.
     """
     signed = f"{id}.{timestamp}.".encode() + body
-    keys = [_key(one) for one in secret.split()]
-    if not keys:
+    if not secret.split():
         raise ValueError("the webhook has no secret")
-    macs = (hmac.digest(key, signed, hashlib.sha256) for key in keys)
-    return " ".join("v1," + base64.b64encode(mac).decode() for mac in macs)
+    return " ".join(_signature(one, signed) for one in secret.split())
 
 
-def _key(secret: str) -> bytes:
+def _signature(secret: str, signed: bytes) -> str:
+    prefix, _, text = secret.rpartition("_")
     try:
-        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+        key = base64.b64decode(text, validate=True)
+        if prefix + "_" == PRIVATE_PREFIX:
+            return "v1a," + base64.b64encode(Ed25519PrivateKey.from_private_bytes(key).sign(signed)).decode()
     except (binascii.Error, ValueError):
         key = b""
-    if not key or not secret.startswith(SECRET_PREFIX):
-        raise ValueError("a secret of the webhook is not whsec_ and base64")
-    return key
+    if not key or prefix + "_" != SECRET_PREFIX:
+        raise ValueError("a secret of the webhook is not whsec_ or whsk_ and base64")
+    return "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
 
 
 class WebhookSender:
@@ -74,8 +77,8 @@ class WebhookSender:
     def __init__(self, msh: Msh, source: str, *, now: Callable[[], float] = time.time) -> None:
         self._msh, self._source, self._now = msh, source, now
 
-    async def notify(self, target: WebhookTarget, event: Event) -> None:
-        """POST `event` once; return when the target answered 2xx.
+    async def notify(self, target: WebhookTarget, event: Event) -> int:
+        """POST `event` once; the status of an answer 2xx.
 
         Raises `DeliveryRefused` when it is of no use to try again (410 Gone, unusable
         secret), else `DeliveryDelayed`, with `retry_after` where the target named a time.
@@ -94,12 +97,12 @@ class WebhookSender:
         }
         status, answered, _ = await self._msh.post(target.url, body, headers)
         if 200 <= status < 300:
-            return
+            return status
         if status == 410:
-            raise DeliveryRefused("the webhook answered 410 Gone")
+            raise DeliveryRefused("the webhook answered 410 Gone", status=status)
         # 3xx too: following would carry the event to an address nobody allowed.
         wait = self._retry_after(answered.get("retry-after", "")) if status in (429, 503) else None
-        raise DeliveryDelayed(f"the webhook answered {status}", retry_after=wait)
+        raise DeliveryDelayed(f"the webhook answered {status}", retry_after=wait, status=status)
 
     def body(self, event: Event) -> bytes:
         """The CloudEvent in JSON [cloudevents 1.0]. Data that is not thin is left out."""

@@ -159,18 +159,70 @@ class As4(Struct, frozen=True):
             raise ValueError("public_url: expected https://host/path")
 
 
+class Issuer(Struct, frozen=True):
+    """An OAuth2 server whose access tokens (JWT) are believed. Who a token speaks for becomes a client by
+    `gateway backends token CLIENT --subject ISSUER SUBJECT`.
+
+    issuer: Its name, as it stands in `iss`.
+    audience: Our name there; it has to stand in `aud`.
+    jwks_url: Where it publishes its keys (`jwks_uri`). Fetched under the egress policy; https, or http in
+        `egress.allow_networks`.
+    jwks_file: File with its keys instead, a JWK Set.
+    ca: PEM file with the CA of `jwks_url`. Default: those of the system.
+    algorithms: Algorithms it may sign with.
+    subject: Claim that says who the token speaks for.
+    leeway: How far its clock may differ from ours.
+    max_lifetime: Tokens that are valid for longer are refused.
+    refresh: How long its keys are used without asking again.
+    stale: How long they go on being used while it does not answer.
+    """
+
+    issuer: str
+    audience: str
+    jwks_url: str | None = None
+    jwks_file: Path | None = None
+    ca: Path | None = None
+    algorithms: tuple[Literal["RS256", "ES256", "EdDSA"], ...] = ("RS256", "ES256", "EdDSA")
+    subject: Literal["sub", "azp", "client_id"] = "sub"
+    leeway: Duration = Duration(30)
+    max_lifetime: Duration = Duration(7200)
+    refresh: Duration = Duration(300)
+    stale: Duration = Duration(3600)
+
+    def __post_init__(self) -> None:
+        for name in ("issuer", "audience"):
+            text = getattr(self, name)
+            if not 0 < len(text) <= 500 or " " in text or not text.isprintable():
+                raise ValueError(f"{name}: expected 1 to 500 printable characters and no blank")
+        if (self.jwks_url is None) == (self.jwks_file is None):
+            raise ValueError("jwks_url: exactly one of jwks_url and jwks_file is needed")
+        if self.jwks_url is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", self.jwks_url):
+            raise ValueError("jwks_url: expected https://host/path")
+        if not self.algorithms:
+            raise ValueError("algorithms: at least one is needed")
+        for name, most in (("leeway", 300), ("max_lifetime", 86_400), ("refresh", 86_400), ("stale", 7 * 86_400)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name}: expected at most {most} seconds")
+        if self.stale < self.refresh:
+            raise ValueError("stale: may not be shorter than refresh")
+
+
 class Listener(Struct, frozen=True):
     """The plugin API: where backends submit and fetch messages.
 
     bind: Address and port.
-    tls: TLS of the listener; without it plain HTTP.
+    tls: TLS of the listener; without it plain HTTP. Clients show a certificate if it has a `client_ca`.
+    issuers: OAuth2 servers whose access tokens are believed, one table each.
     """
 
     bind: str = "127.0.0.1:8080"
     tls: Tls | None = None
+    issuers: tuple[Issuer, ...] = ()
 
     def __post_init__(self) -> None:
         _bind(self.bind)
+        if len({issuer.issuer for issuer in self.issuers}) < len(self.issuers):
+            raise ValueError("issuers: one of them is there twice")
 
 
 class Operations(Struct, frozen=True):

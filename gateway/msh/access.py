@@ -17,6 +17,7 @@ import bcrypt
 from gateway.clock import Clock
 from gateway.errors import NotFound, Overloaded
 from gateway.keys.trust import validity
+from gateway.msh.tokens import Tokens, is_signed, no_fetch
 from gateway.plugin import Caller
 from gateway.store.api import Client, Store
 
@@ -59,15 +60,19 @@ def password_verifier(password: str) -> str:
 class Access:
     """Judges credentials against the store."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, tokens: Tokens | None = None) -> None:
         self._store, self._clock = store, clock
+        self._tokens = tokens or Tokens((), no_fetch, clock)
         self._judges = asyncio.Semaphore(JUDGES)
         self._waiting = 0
         self._secret = os.urandom(32)
         self._right: OrderedDict[bytes, float] = OrderedDict()
 
-    async def token(self, token: str) -> Caller:
-        """Raises `NotFound`."""
+    async def token(self, token: str, certificate: bytes | None = None) -> Caller:
+        """Of ours, or signed by an issuer and perhaps bound to the `certificate` it came with. Raises `NotFound`,
+        `Overloaded`."""
+        if is_signed(token):
+            return await self.subject(*await self._tokens.subject(token, certificate))
         found = await self._store.client_by("token", token_key(token))
         return _caller(found[0] if found else None)
 

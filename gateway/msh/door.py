@@ -5,10 +5,6 @@ not of that backend is `NotFound`, never "forbidden" [threats L01].
 """
 
 import asyncio
-import base64
-import contextlib
-import json
-import secrets
 from collections.abc import AsyncIterator
 from datetime import datetime
 from uuid import UUID
@@ -19,14 +15,17 @@ from gateway import log, plugin
 from gateway.as4 import ns
 from gateway.as4.compression import Inflater
 from gateway.as4.units import PartyId, Property
-from gateway.errors import DeliveryDelayed, NotFound, SendFailed, StoreUnavailable, SubmissionRefused
+from gateway.errors import DeliveryDelayed, NotFound, SendFailed
 from gateway.msh.access import Access
 from gateway.msh.advice import document_view
+from gateway.msh.handling import Handling, cursor, read_cursor
 from gateway.msh.holding import Holding
 from gateway.msh.payloads import content
 from gateway.msh.rooms import Rooms
 from gateway.msh.spool import SpoolRoom
 from gateway.msh.submit import Submitter
+from gateway.msh.tokens import Tokens, fetcher
+from gateway.msh.webhooks import WebhookDesk
 from gateway.plugin import (
     AttemptView,
     Caller,
@@ -40,7 +39,7 @@ from gateway.plugin import (
     Waiting,
 )
 from gateway.stages import Step, point
-from gateway.store.api import Direction, Job, Message, MessageFilter, NewEvent, Part, Viewer, WaitingFilter, Webhook
+from gateway.store.api import Direction, Job, Message, MessageFilter, NewEvent, Part, Viewer, WaitingFilter
 from gateway.transport.egress import EgressPolicy
 
 MAX_LEASE = 3600.0
@@ -49,18 +48,19 @@ MAX_CLAIM = 100
 HIDDEN_PROPERTIES = frozenset({ns.COMPRESSION_TYPE})
 
 
-class Door:
+class Door(Handling, WebhookDesk):
     """`plugin.Msh` for all backends of this process."""
 
     def __init__(self, rooms: Rooms, submitter: Submitter, egress: EgressPolicy, spools: SpoolRoom) -> None:
-        self._rooms, self._submitter, self._egress, self._spools = rooms, submitter, egress, spools
-        self._store = rooms.store
-        self._access = Access(rooms.store, rooms.clock)
+        super().__init__(rooms)
+        self._submitter, self._egress, self._spools = submitter, egress, spools
+        tokens = Tokens(rooms.config.plugin.issuers, fetcher(rooms.client), rooms.clock)
+        self._access = Access(rooms.store, rooms.clock, tokens)
 
     # -- callers ------------------------------------------------------------------
 
-    async def authenticate(self, token: str) -> Caller:
-        return await self._access.token(token)
+    async def authenticate(self, token: str, *, certificate: bytes | None = None) -> Caller:
+        return await self._access.token(token, certificate)
 
     async def authenticate_password(self, login: str, password: str) -> Caller:
         return await self._access.password(login, password)
@@ -97,15 +97,21 @@ class Door:
                 state=wanted.state,
                 conversation_id=wanted.conversation_id,
                 message_id=wanted.message_id,
+                service=wanted.service,
                 action=wanted.action,
                 partner=wanted.party,
-                after=_read_cursor(wanted.after),
+                original_sender=wanted.original_sender,
+                final_recipient=wanted.final_recipient,
+                since=wanted.since,
+                until=wanted.until,
+                upwards=wanted.upwards,
+                after=read_cursor(wanted.after),
                 limit=limit + 1,
             ),
             viewer=_viewer(caller),
         )
         more = found[limit - 1] if len(found) > limit else None
-        return [view(m) for m in found[:limit]], _cursor(more) if more else None
+        return [view(m) for m in found[:limit]], cursor(more.created_at, more.id) if more else None
 
     async def attempts(self, caller: Caller, id: str) -> list[AttemptView]:
         message = await self._find(caller, id)
@@ -192,10 +198,6 @@ class Door:
         point("DL01")
         return delivery(job, message)
 
-    async def redeliver(self, caller: Caller, id: str) -> bool:
-        message = await self._find(caller, id, direction="inbound")
-        return await self._store.requeue(message.id)
-
     def hold(self, caller: Caller) -> Holding:
         config = self._rooms.config.limits
         return Holding(self._spools, f"client {caller.id}", limit=config.message, entropy=self._rooms.entropy)
@@ -225,33 +227,7 @@ class Door:
             raise NotFound("no such delivery")
         return job, token
 
-    # -- webhooks -----------------------------------------------------------------
-
-    async def add_webhook(self, caller: Caller, url: str, events: tuple[str, ...]) -> plugin.WebhookTarget:
-        self._egress.check_url(url, "webhook")
-        id = f"wh_{secrets.token_hex(6)}"
-        secret = "whsec_" + base64.b64encode(self._rooms.entropy(32)).decode()
-        await self._store.add_webhook(
-            Webhook(
-                id=id,
-                backend=caller.backend,
-                url=url,
-                sealed_secret=self._rooms.kek.seal_secret(secret.encode(), id),
-                events=events,
-                client=caller.id,
-            )
-        )
-        return plugin.WebhookTarget(id=id, backend=caller.backend, url=url, secret=secret, events=events)
-
-    async def webhooks(self, caller: Caller) -> list[plugin.WebhookTarget]:
-        return [
-            plugin.WebhookTarget(id=w.id, backend=w.backend, url=w.url, secret="", events=w.events)
-            for w in await self._store.webhooks(client=caller.id)
-        ]
-
-    async def remove_webhook(self, caller: Caller, id: str) -> None:
-        if not await self._store.remove_webhook(id, caller.id):
-            raise NotFound("no such webhook")
+    # -- going out ----------------------------------------------------------------
 
     async def post(
         self, url: str, body: bytes, headers: dict[str, str], *, timeout: float = 20.0
@@ -275,18 +251,6 @@ class Door:
         except TimeoutError:
             raise DeliveryDelayed(f"no answer within {timeout:g} s") from None
         return answer.status, answer.headers, answer.body
-
-    async def subscribe(self, caller: Caller, events: tuple[str, ...]) -> None:
-        id = f"own_{caller.backend}"
-        known = next((w for w in await self._store.webhooks(backend=caller.backend) if w.id == id), None)
-        if known is not None and known.events == events and not known.disabled:
-            return
-        if known is not None:
-            await self._store.remove_webhook(id, caller.id)
-        sealed = self._rooms.kek.seal_secret(b"-", id)
-        new = Webhook(id=id, backend=caller.backend, url="", sealed_secret=sealed, events=events, client=caller.id)
-        with contextlib.suppress(StoreUnavailable):  # another process was quicker
-            await self._store.add_webhook(new)
 
 
 # -- views ----------------------------------------------------------------------
@@ -329,6 +293,7 @@ def view(message: Message) -> MessageView:
         backend=message.backend,
         attempts=message.attempts,
         next_attempt_at=message.next_attempt_at,
+        held=message.held,
         error_code=message.error_code,
         error_detail=message.error_detail,
         receipt_at=message.receipt_at,
@@ -359,18 +324,3 @@ def _part_view(part: Part, available: bool) -> PartView:
 
 def _viewer(caller: Caller) -> Viewer:
     return Viewer(caller.backend, caller.scope)
-
-
-def _cursor(message: Message) -> str:
-    text = json.dumps([message.created_at.isoformat(), str(message.id)])
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str | None) -> tuple[datetime, UUID] | None:
-    if cursor is None:
-        return None
-    try:
-        moment, id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        return datetime.fromisoformat(moment), UUID(id)
-    except (ValueError, TypeError):
-        raise SubmissionRefused("the cursor is not one of ours", field="after") from None

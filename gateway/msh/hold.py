@@ -158,8 +158,9 @@ class Holder:
         within = spread_wait(leg.retry, message.attempts, self._rooms.entropy)
         with stage("store"):
             await self._rooms.store.hand_out(
-                job, node=self._rooms.node, references=wire.references, receipt_within=within
-            )
+                job, node=self._rooms.node, references=wire.references, receipt_within=within,
+                envelope=wire.envelope,
+            )  # fmt: skip
         if within < SOON:
             asyncio.get_running_loop().call_later(within + 0.002, self.due.set)
         point("HD02")

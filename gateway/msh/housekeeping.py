@@ -11,6 +11,10 @@ from gateway.errors import StoreUnavailable
 from gateway.msh.rooms import Rooms
 
 INTERVAL = 30.0
+#: What webhooks were told can be looked at, and sent again, for a week; what was given up for a month.
+DELIVERED_NOTICES, PARKED_NOTICES = 7 * 86_400.0, 30 * 86_400.0
+#: Of one webhook; ten times as many of those that were given up.
+KEPT_NOTICES = 1000
 
 
 async def keep_house(rooms: Rooms) -> None:
@@ -22,6 +26,10 @@ async def keep_house(rooms: Rooms) -> None:
         try:
             erased = await rooms.store.purge(
                 delivered_before=retention.delivered_payloads, settled_before=retention.sent_payloads
+            )
+            await rooms.store.erase_uploads()
+            await rooms.store.prune_notices(
+                delivered_before=DELIVERED_NOTICES, parked_before=PARKED_NOTICES, keep=KEPT_NOTICES
             )
             metrics.backlog(await rooms.store.backlog())
         except StoreUnavailable as error:

@@ -78,7 +78,9 @@ class Sender:
             wire = self.secured(message, leg)
             before = await self._rooms.store.attempts(message.id) if message.attempts else ()
             earlier = [attempt.references for attempt in before]
-            number = await self._rooms.store.begin_attempt(job, node=self._rooms.node, references=wire.references)
+            number = await self._rooms.store.begin_attempt(
+                job, node=self._rooms.node, references=wire.references, envelope=wire.envelope
+            )
             point("OB04")
             signed = [wire.references, *(r for r in earlier if r != wire.references)]
             receipt, status = await self._exchange(message, leg, wire, signed)

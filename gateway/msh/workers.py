@@ -7,6 +7,7 @@ loops; claims keep them apart.
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 from gateway import log, metrics
@@ -16,9 +17,11 @@ from gateway.msh.hold import Holder
 from gateway.msh.pull import Puller
 from gateway.msh.rooms import Rooms
 from gateway.msh.send import Sender
-from gateway.plugin import Backend, Event, WebhookTarget
+from gateway.msh.webhooks import TEST, target
+from gateway.plugin import Backend, Event
 from gateway.stages import point, stage, timeline
 from gateway.store.api import Job, JobKind, NewEvent
+from gateway.store.webhooks import NoticeAttempt, Webhook
 
 POLL = 5.0
 #: After one look for work so long until the next one that a bell may cause: a busy gateway rings
@@ -27,6 +30,9 @@ GATHER = 0.02
 #: How long a claim lasts. Renewed at a third of it while the work runs, so it is also how long the work of a
 #: process that died lies still [reliability I10].
 LEASE = 9.0
+#: Notifications made at once by one process, and of these for one webhook: those that do not answer
+#: wait among themselves.
+NOTICES, SHARE = 16, 4
 #: A backend or webhook gets this long for one delivery or notification.
 DELIVERY_DEADLINE = 30.0
 #: While the process drains a notification gets only this long: another node makes it anew, and the
@@ -53,7 +59,7 @@ class Workers:
         self._tasks = [
             asyncio.create_task(self._listen(), name="listen"),
             asyncio.create_task(self._loop("send", None, self._sender.send, count), name="send"),
-            asyncio.create_task(self._loop("notify", None, self._notify, count), name="notify"),
+            asyncio.create_task(self._loop("notify", None, self._notify, NOTICES, each=SHARE), name="notify"),
             # What is pulled goes by the clock: these look when one of them has something to come
             # back to, and every few seconds, but not at every bell.
             asyncio.create_task(self._loop("hold", None, self._holder.review, count, self._holder.due), name="hold"),
@@ -64,7 +70,8 @@ class Workers:
         ]  # fmt: skip
         pushing = tuple(name for name, backend in self._backends.items() if backend.pushes)
         if pushing:
-            self._tasks.append(asyncio.create_task(self._loop("deliver", pushing, self._deliver, count)))
+            deliver = self._loop("deliver", pushing, self._deliver, count * len(pushing), each=count)
+            self._tasks.append(asyncio.create_task(deliver, name="deliver"))
 
     async def drain(self, timeout: float) -> None:
         """Claim nothing more; let what runs finish, for `timeout` seconds at most. Notifications that
@@ -96,20 +103,33 @@ class Workers:
 
     async def _loop(
         self, kind: JobKind, queues: tuple[str, ...] | Callable[[], Awaitable[tuple[str, ...]]] | None,
-        do: Callable[[Job], Awaitable[None]], limit: int, wake: asyncio.Event | None = None,
+        do: Callable[[Job], Awaitable[None]], limit: int, wake: asyncio.Event | None = None, each: int | None = None,
     ) -> None:  # fmt: skip
-        """Claim as much as there are free hands, never more: a claim that waits for a hand runs out."""
+        """Claim as much as there are free hands, never more: a claim that waits for a hand runs out. With `each`
+        no queue has more hands than that, whoever does not answer there."""
         wake = wake or self._work
-        busy: set[asyncio.Task] = set()
+        busy: dict[asyncio.Task, str] = {}
+
+        def free_hand(task: asyncio.Task) -> None:
+            queue = busy.pop(task)
+            if each is not None and sum(name == queue for name in busy.values()) + 1 >= each:
+                wake.set()  # it had no hand left, and may have more to do
+
         while not self._stopping.is_set():
             if len(busy) >= limit:
                 await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
                 continue
             wake.clear()
+            hands = Counter(busy.values())
+            full = {name for name, taken in hands.items() if each is not None and taken >= each}
+            free = None if each is None else each - max((n for name, n in hands.items() if name not in full), default=0)
             try:
                 wanted = await queues() if callable(queues) else queues
+                if full:
+                    known = wanted if wanted is not None else [w.id for w in await self._rooms.store.webhooks()]
+                    wanted = tuple(name for name in known if name not in full)
                 jobs = [] if wanted == () else await self._rooms.store.claim(
-                    kind, queues=wanted, worker=self._rooms.node, limit=limit - len(busy), lease=LEASE
+                    kind, queues=wanted, worker=self._rooms.node, limit=limit - len(busy), lease=LEASE, each=free
                 )
             except StoreUnavailable as error:
                 log.event("store.unavailable", level="error", reason=str(error))
@@ -117,7 +137,9 @@ class Workers:
                 continue
             for job in jobs:
                 task = asyncio.create_task(self._run(do, job))
-                for group in (busy, self._running, *([self._notifying] if kind == "notify" else [])):
+                busy[task] = job.queue
+                task.add_done_callback(free_hand)
+                for group in (self._running, *([self._notifying] if kind == "notify" else [])):
                     group.add(task)
                     task.add_done_callback(group.discard)
             if not jobs:
@@ -176,42 +198,59 @@ class Workers:
             except (DeliveryDelayed, DeliveryRefused, TimeoutError) as error:
                 await self._again(job, backend, error)
                 return
+        point("DL04")
         await self._rooms.store.finish_delivery(job.id, job.claim, (NewEvent("message.delivered"),), tuple(steps))
+        point("DL05")
         log.event("message.delivered", backend=job.queue)
 
     async def _notify(self, job: Job) -> None:
-        """Tell one webhook about one event."""
-        webhook = next((w for w in await self._rooms.store.webhooks() if w.id == job.queue), None)
+        """Tell one webhook about one event, and note how that went."""
+        store = self._rooms.store
+        webhook = await store.webhook(job.queue)
         backend = self._backends.get(webhook.backend) if webhook else None
-        if webhook is None or webhook.disabled or backend is None:
-            await self._rooms.store.park(job.id, job.claim, error="the webhook is gone")
-            return
-        target = WebhookTarget(
-            id=webhook.id,
-            backend=webhook.backend,
-            url=webhook.url,
-            secret=self._rooms.kek.open_secret(webhook.sealed_secret, webhook.id).decode(),
-            events=webhook.events,
-        )
         event = _event(job)
+        if webhook is None or backend is None or (webhook.disabled and event.type != TEST):
+            gone = "the webhook is disabled" if webhook is not None and backend is not None else "the webhook is gone"
+            await store.finish_notify(job.id, job.claim, NoticeAttempt(outcome="refused", detail=gone))
+            return
         point("OB17")
+        began = self._rooms.clock.monotonic()
+
+        def noted(outcome: str, status: int | None, detail: str = "") -> NoticeAttempt:
+            seconds = round(self._rooms.clock.monotonic() - began, 3)
+            return NoticeAttempt(outcome=outcome, status=status, detail=log.printable(detail, 300), seconds=seconds)
+
         with timeline("outbound"):
             try:
                 with stage("notify"):
                     async with asyncio.timeout(DELIVERY_DEADLINE):
-                        await backend.notify(target, event)
+                        status = await backend.notify(target(self._rooms, webhook, now=self._rooms.clock.now()), event)
             except DeliveryRefused as error:
-                await self._rooms.store.disable_webhook(webhook.id)
-                await self._rooms.store.park(job.id, job.claim, error=str(error))
+                await store.disable_webhook(webhook.id)
+                await store.finish_notify(job.id, job.claim, noted("refused", error.status, str(error)))
+                metrics.webhook(webhook.backend, "refused")
                 log.event("webhook.disabled", level="error", backend=webhook.backend, reason=str(error))
                 return
             except (DeliveryDelayed, TimeoutError) as error:
-                metrics.webhook(webhook.backend, "failed")
-                await self._again(job, backend, error)
+                why = str(error) or f"no answer within {DELIVERY_DEADLINE:g} s"
+                await self._later(job, webhook, backend, event, noted("failed", getattr(error, "status", None), why),
+                                  getattr(error, "retry_after", None))  # fmt: skip
                 return
         point("DL03")
-        await self._rooms.store.finish_notify(job.id, job.claim)
+        await store.finish_notify(job.id, job.claim, noted("delivered", status))
         metrics.webhook(webhook.backend, "delivered")
+
+    async def _later(
+        self, job: Job, webhook: Webhook, backend: Backend, event: Event, attempt: NoticeAttempt, asked: float | None
+    ) -> None:
+        """Another attempt when the schedule, or the webhook, says so; parked and visible when the schedule ends."""
+        metrics.webhook(webhook.backend, "failed")
+        wait = backend.retry_in(job.attempt) if event.type != TEST else None
+        due_in = None if wait is None else max(wait, asked or 0.0)
+        await self._rooms.store.finish_notify(job.id, job.claim, attempt, due_in=due_in)
+        if due_in is None and event.type != TEST:
+            metrics.webhook(webhook.backend, "parked")
+            log.event("delivery.parked", level="error", backend=backend.name, kind=job.kind, reason=attempt.detail)
 
     async def _again(self, job: Job, backend: Backend, error: BaseException) -> None:
         """Later, when the schedule says so; parked and visible when it ends."""

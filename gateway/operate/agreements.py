@@ -130,7 +130,7 @@ async def _followed(
 async def move_waiting(store: Store, number: int, bundle: Bundle, *, actor: str) -> int:
     """Messages in flight whose header fits revision `number`, which is `bundle`, go on under it; how many."""
     legs = {leg.pmode_id: leg for leg in expanded(bundle).legs}
-    waiting = [w for w in await store.waiting() if w.revision != number]
+    waiting = [w for w in await store.in_flight() if w.revision != number]
     sets = await sets_of(store, PModeSet(), None, bundle.base)
     # An id that means something else under one of the revisions stays where it is.
     unfit = {w.pmode_id for w in waiting if not fits(w, sets, legs)}

@@ -29,6 +29,9 @@ from gateway.store.api import Store
 #: Certificates are to be renewed when this much is left.
 EXPIRY_WARNING_DAYS = 30
 
+#: Backends that we go to; all others come to us.
+PUSHED = ("soap_push", "filesystem")
+
 Verdict = Literal["ok", "warn", "fail"]
 
 
@@ -86,7 +89,7 @@ async def examine(
         checks.extend(_our_keys(keyring, pmodes, config.trust))
     if pmodes:
         checks.extend(_partners(pmodes, config.trust))
-    checks.extend(await _store(open_store, load_bundle))
+    checks.extend(await _store(open_store, load_bundle, routes(pmodes) if pmodes else {}, config))
     checks.extend(_ports(config))
     checks.append(_folder(Path(config.data.folder)))
     if pmodes and not offline:
@@ -155,19 +158,44 @@ def _expiry(name: str, der: bytes, use: str, trust: Trust) -> Check:
                  "plan its renewal" if days < EXPIRY_WARNING_DAYS else "")  # fmt: skip
 
 
+def routes(pmodes: PModeSet) -> dict[str, tuple[str, ...]]:
+    """Which actions arrive at which backend."""
+    found: dict[str, set[str]] = {}
+    for leg in pmodes.legs:
+        if pmodes.is_self(leg.to_party.party_id) and not leg.is_test:
+            found.setdefault(leg.backend, set()).add(leg.action)
+    return {backend: tuple(sorted(actions)) for backend, actions in sorted(found.items())}
+
+
+async def _consumers(store: Store, wanted: dict[str, tuple[str, ...]], config: Config) -> list[Check]:
+    """Whether somebody can take what arrives: a backend we push to, or a client that comes for it."""
+    served = {client.backend for client in await store.clients() if not client.revoked}
+    checks = []
+    for backend, actions in wanted.items():
+        pushed = config.backends.get(backend, {}).get("kind") in PUSHED
+        text = f"gets {', '.join(actions)}"
+        if pushed or backend in served:
+            checks.append(Check(f"backend {backend}", "ok", text))
+        else:
+            checks.append(Check(f"backend {backend}", "warn", f"{text}, and no client may take them",
+                                f"gateway backends create NAME --backend {backend}"))  # fmt: skip
+    return checks
+
+
 async def _store(
-    open_store: Callable[[], Awaitable[Store]], load_bundle: Callable[[], Bundle] | None
-) -> list[Check]:
+    open_store: Callable[[], Awaitable[Store]], load_bundle: Callable[[], Bundle] | None,
+    wanted: dict[str, tuple[str, ...]], config: Config,
+) -> list[Check]:  # fmt: skip
     try:
         store = await open_store()
     except (GatewayError, OSError) as error:
         fix = getattr(error, "hint", "") or "check [store] dsn, and that the server runs"
         return [Check("store", "fail", str(error), fix)]
-    revisions: list[Check] = []
+    more: list[Check] = []
     try:
         health = await store.health()
         if load_bundle is not None and not health.migrations_pending:
-            revisions = await _revisions(store, load_bundle)
+            more = [*await _revisions(store, load_bundle), *await _consumers(store, wanted, config)]
     except GatewayError as error:
         return [Check("store", "fail", str(error), "see the log of the database server")]
     finally:
@@ -180,7 +208,7 @@ async def _store(
     if health.synchronous_commit not in ("on", "remote_apply"):
         checks.append(Check("durability", "fail", f"synchronous_commit is {health.synchronous_commit}",
                             "set it to on: a receipt promises that the message is kept"))  # fmt: skip
-    return [*checks, *revisions]
+    return [*checks, *more]
 
 
 async def _revisions(store: Store, load_bundle: Callable[[], Bundle]) -> list[Check]:

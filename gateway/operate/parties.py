@@ -135,7 +135,7 @@ def pem(der: bytes) -> str:
 async def traffic(store: Store, pmodes: PModeSet, names: Sequence[str]) -> dict[str, Traffic]:
     """What the store knows of these parties. Raises `StoreUnavailable`."""
     waiting: dict[str, int] = {}
-    for row in await store.waiting():
+    for row in await store.in_flight():
         waiting[row.partner] = waiting.get(row.partner, 0) + row.count
     keys = {party.name: party_key(party.party_id) for party in pmodes.parties if not party.pattern}
     return {name: await _of(store, keys[name], waiting.get(keys[name], 0)) for name in names if name in keys}

@@ -74,7 +74,9 @@ async def plan(store: Store, bundle: Bundle, *, lint: Lint | None = None, now: d
         base=active.number if active else 0,
         sha256=bundle.digest,
         changes=changes,
-        in_flight=_in_flight(await store.waiting(), await sets_of(store, before, active, bundle.base), after, changes),
+        in_flight=_in_flight(
+            await store.in_flight(), await sets_of(store, before, active, bundle.base), after, changes
+        ),
         errors=errors,
         known_errors=known,
         same_files=active is not None and active.sha256.hex() == bundle.digest,
@@ -107,7 +109,7 @@ def _trait(finding: Finding) -> tuple[str, str, str]:
 async def sets_of(store: Store, before: PModeSet, active: Revision | None, base: Path) -> dict[int, PModeSet]:
     """The agreements of every revision that messages in flight are under, as far as they can be read."""
     found = {active.number: before} if active is not None else {}
-    for number in {w.revision for w in await store.waiting()} - found.keys():
+    for number in {w.revision for w in await store.in_flight()} - found.keys():
         revision = await store.revision(number)
         if revision is not None:
             try:

@@ -164,7 +164,7 @@ class Agreements(Protocol):
         """All that were heard of within the hour, by node and place."""
         ...
 
-    async def waiting(self) -> list[Waiting]:
+    async def in_flight(self) -> list[Waiting]:
         """What is in flight."""
         ...
 

@@ -32,6 +32,7 @@ from gateway.as4.units import PartInfo, Reference, UserMessage
 from gateway.scope import EVERYTHING, Scope
 from gateway.stages import Step
 from gateway.store.agreements import Agreements
+from gateway.store.webhooks import Webhooks
 
 Direction = Literal["inbound", "outbound"]
 
@@ -220,6 +221,8 @@ class Message(Struct, frozen=True, kw_only=True):
     deadline: datetime | None = None
     attempts: int = 0
     next_attempt_at: datetime | None = None
+    #: Kept back by `suspend`.
+    held: bool = False
     error_code: str | None = None
     error_detail: str | None = None
     receipt: bytes | None = None
@@ -232,15 +235,23 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 class MessageFilter(Struct, frozen=True, kw_only=True):
-    """What to list, newest first. `after` is the last (created_at, id) of the page before."""
+    """What to list, newest first or with `upwards` oldest first. `after` is the last (created_at, id)
+    of the page before. `partner` is the key or the id of the other party; a corner is its value, or
+    `type:value`. Messages stored from `since` on and before `until`."""
 
     backend: str | None = None
     direction: Direction | None = None
     state: str | None = None
     conversation_id: str | None = None
     message_id: str | None = None
+    service: str | None = None
     action: str | None = None
     partner: str | None = None
+    original_sender: str | None = None
+    final_recipient: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    upwards: bool = False
     after: tuple[datetime, UUID] | None = None
     limit: int = 50
 
@@ -259,6 +270,65 @@ class WaitingFilter(Struct, frozen=True, kw_only=True):
     received_to: datetime | None = None
     parked: bool = False
     limit: int = 500
+
+
+class Conversation(Struct, frozen=True, kw_only=True):
+    """A conversation as its viewer sees it: the newest message, how many there are (no more than
+    `COUNTED` are counted) and when the oldest of these was stored."""
+
+    conversation_id: str
+    newest: UUID
+    changed_at: datetime
+    began_at: datetime
+    messages: int
+
+
+COUNTED = 1000
+
+
+class Told(Struct, frozen=True, kw_only=True):
+    """An event as its viewer sees it. `number` is its place in the log; `id` never changes."""
+
+    number: int
+    id: UUID
+    at: datetime
+    type: str
+    message: UUID
+    message_id: str
+    conversation_id: str
+    data: dict[str, Any]
+
+
+class Numbers(Struct, frozen=True):
+    """Numbers of the event log beyond `after` that can be seen, in order. Transactions below `oldest` have
+    ended, and those that took a number below the highest of these are below `next`."""
+
+    after: int
+    numbers: tuple[int, ...]
+    oldest: int
+    next: int
+
+
+class Upload(Struct, frozen=True, kw_only=True):
+    """Content that a client brings before the submission that refers to it. `received` octets of `size`
+    are kept; `sha256` is what the client promised of the whole."""
+
+    id: UUID
+    client: str
+    size: int
+    received: int = 0
+    sha256: bytes | None = None
+    wrapped_key: bytes
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+
+
+class UploadChunk(Struct, frozen=True):
+    """A sealed piece of an upload. `place` is unique among all that were ever sealed for this upload."""
+
+    position: int
+    place: tuple[int, int]
+    content: bytes
 
 
 JobKind = Literal["send", "deliver", "notify", "hold", "pull", "receipt"]
@@ -364,21 +434,6 @@ class Viewer(Struct, frozen=True):
     scope: Scope = Scope()
 
 
-class Webhook(Struct, frozen=True, kw_only=True):
-    """Where events of a backend go. `sealed_secret` is sealed by the key-encryption key.
-
-    `client` registered it, and it is told only of messages within that client's scope.
-    """
-
-    id: str
-    backend: str
-    url: str
-    sealed_secret: bytes
-    events: tuple[str, ...] = ()
-    disabled: bool = False
-    client: str | None = None
-
-
 class AuditEntry(Struct, frozen=True, kw_only=True):
     """One row of the hash-chained audit: who did what, or what was refused.
 
@@ -428,7 +483,7 @@ class Submitting(Protocol):
         ...
 
 
-class Store(Agreements, Protocol):
+class Store(Agreements, Webhooks, Protocol):
     """Everything the gateway keeps. All verbs raise `StoreUnavailable`."""
 
     # inbound
@@ -451,9 +506,11 @@ class Store(Agreements, Protocol):
 
     def submitting(self, id: UUID) -> AbstractAsyncContextManager[Submitting]: ...
 
-    async def begin_attempt(self, job: Job, *, node: str, references: tuple[Reference, ...]) -> int:
+    async def begin_attempt(
+        self, job: Job, *, node: str, references: tuple[Reference, ...], envelope: bytes | None = None
+    ) -> int:
         """Write the attempt row; its number. Committed before the socket opens. An attempt that
-        a lost worker left open ends as `lost`. `ClaimLost`."""
+        a lost worker left open ends as `lost`. The `envelope` replaces that of an earlier attempt. `ClaimLost`."""
         ...
 
     async def finish_attempt(self, job: Job, attempt: int, result: AttemptResult) -> None:
@@ -472,15 +529,30 @@ class Store(Agreements, Protocol):
         """An authentic, final error came outside an attempt. False when nothing changed."""
         ...
 
-    async def cancel(self, message: UUID) -> bool:
+    async def cancel(self, message: UUID, events: tuple[NewEvent, ...] = ()) -> bool:
         """Stop trying to send. False when it is settled, or an attempt is running at this moment;
         one that was pulled runs until its receipt is overdue."""
         ...
 
-    async def requeue(self, message: UUID) -> bool:
+    async def requeue(self, message: UUID, events: tuple[NewEvent, ...] = ()) -> bool:
         """Make a FAILED or waiting outbound message due at once, same MessageId (one that is pulled:
         ready, and kept as long as at first); or an inbound one whose delivery is parked. False: not
         possible, or somebody is at it."""
+        ...
+
+    # kept back, and delivered once more
+    async def suspend(self, message: UUID, events: tuple[NewEvent, ...] = ()) -> bool:
+        """Keep a message that waits from being sent, pulled or delivered until `resume`. True also when it
+        is kept back already (no events then). False: there is nothing to keep back, or somebody is at it."""
+        ...
+
+    async def resume(self, message: UUID, events: tuple[NewEvent, ...] = ()) -> bool:
+        """End a `suspend`: due as if there had been none. False when there was none."""
+        ...
+
+    async def redeliver(self, message: UUID, events: tuple[NewEvent, ...] = ()) -> bool:
+        """Deliver an inbound message once more whose delivery is parked, or which is DELIVERED and not
+        erased: due at once, marked redelivered. False: not possible."""
         ...
 
     # held until pulled
@@ -494,8 +566,9 @@ class Store(Agreements, Protocol):
         ...
 
     async def hand_out(
-        self, job: Job, *, node: str, references: tuple[Reference, ...], receipt_within: float
-    ) -> int:
+        self, job: Job, *, node: str, references: tuple[Reference, ...], receipt_within: float,
+        envelope: bytes | None = None,
+    ) -> int:  # fmt: skip
         """Write the attempt row; its number. The message waits for its receipt from now on, and is due
         for `lapse` in so many seconds (`renew` prolongs that). Committed before the first octet
         goes out. `ClaimLost`."""
@@ -530,10 +603,10 @@ class Store(Agreements, Protocol):
     # jobs
     async def claim(
         self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float,
-        scope: Scope = EVERYTHING,
+        scope: Scope = EVERYTHING, each: int | None = None,
     ) -> list[Job]:  # fmt: skip
         """Up to `limit` due jobs, oldest first. An expired lease makes a job due again. `scope` bounds
-        deliveries."""
+        deliveries; of deliveries and notifications there are `each` of one queue at most."""
         ...
 
     async def renew(self, job_id: UUID, claim: UUID, lease: float) -> datetime:
@@ -546,10 +619,6 @@ class Store(Agreements, Protocol):
 
     async def park(self, job_id: UUID, claim: UUID, *, error: str) -> None:
         """Stop trying; the job stays visible. `ClaimLost`."""
-        ...
-
-    async def finish_notify(self, job_id: UUID, claim: UUID) -> None:
-        """The webhook was told; the job is gone. `ClaimLost`."""
         ...
 
     async def finish_delivery(
@@ -602,6 +671,17 @@ class Store(Agreements, Protocol):
 
     async def attempts(self, message: UUID, *, viewer: Viewer | None = None) -> list[Attempt]: ...
 
+    async def sent_envelope(self, message: UUID, *, viewer: Viewer | None = None) -> bytes | None:
+        """The envelope that the last attempt signed; None before there is one."""
+        ...
+
+    async def conversations(
+        self, *, viewer: Viewer, after: tuple[datetime, UUID] | None = None, limit: int = 50
+    ) -> list[Conversation]:
+        """Those the viewer sees a message of, the one with the newest message first. `after` is
+        (changed_at, newest) of the last of the page before."""
+        ...
+
     def chunks(
         self, message: UUID, part: int, *, first: int = 0, viewer: Viewer | None = None
     ) -> AsyncIterator[bytes]:
@@ -613,6 +693,56 @@ class Store(Agreements, Protocol):
     ) -> list[tuple[int, datetime, str, UUID | None, dict[str, Any]]]:
         """(number, time, type, message, data), oldest first. Whoever follows the numbers misses none,
         so without `message` the newest may appear a little late."""
+        ...
+
+    async def event_numbers(self, after: int | None, *, limit: int = 10_000) -> Numbers:
+        """The log beyond `after`; None: beyond what is older than ten minutes."""
+        ...
+
+    async def told(
+        self, *, viewer: Viewer, after: int, upto: int, types: tuple[str, ...] = (), limit: int = 100
+    ) -> list[Told]:
+        """The events after one number, up to another, as far as they can be seen now. No types: all."""
+        ...
+
+    # uploads
+    async def add_upload(
+        self, upload: Upload, *, idempotency_key: str | None, lasts: float, most: int, most_octets: int
+    ) -> Upload | None:
+        """Begin an upload that is kept for `lasts` seconds after the last octet came. The same client and
+        key again returns the first one (`SubmissionConflict` if it promised something else). None when the
+        client has `most` of them, or they would be larger than `most_octets` together."""
+        ...
+
+    async def upload(self, id: UUID, client: str) -> Upload | None:
+        """None when that client has none such, or its time is over."""
+        ...
+
+    async def begin_write(self, id: UUID, client: str, *, offset: int) -> int | None:
+        """Take an upload for writing at `offset`, and whoever wrote before loses it. Returns the first half
+        of the places of what is written now; what lies beyond the offset is dropped. None when `received`
+        is less than `offset`, or there is no such upload."""
+        ...
+
+    async def write_upload(
+        self, id: UUID, client: str, chunk: UploadChunk, *, received: int | None, lasts: float
+    ) -> None:
+        """Keep one piece; `received` says from where on the upload is resumed if this was the last, None
+        leaves that as it was. `ClaimLost` when another writer took it."""
+        ...
+
+    async def end_write(self, id: UUID, client: str, *, generation: int, received: int, lasts: float) -> None:
+        """What was written stands. `ClaimLost`."""
+        ...
+
+    def upload_chunks(self, id: UUID, client: str) -> AsyncIterator[UploadChunk]:
+        """All pieces, in order."""
+        ...
+
+    async def drop_upload(self, id: UUID, client: str) -> bool: ...
+
+    async def erase_uploads(self, *, limit: int = 100) -> int:
+        """Drop uploads whose time is over; how many."""
         ...
 
     # retention
@@ -650,18 +780,6 @@ class Store(Agreements, Protocol):
 
     async def revoke_credential(self, id: str) -> bool:
         """False when there is none, or it was revoked before."""
-        ...
-
-    async def add_webhook(self, webhook: Webhook) -> None: ...
-
-    async def webhooks(self, *, backend: str | None = None, client: str | None = None) -> list[Webhook]: ...
-
-    async def remove_webhook(self, id: str, client: str) -> bool:
-        """The webhook and its open `notify` jobs. False when that client has none such."""
-        ...
-
-    async def disable_webhook(self, id: str) -> None:
-        """No new jobs; those that are open stay."""
         ...
 
     # audit

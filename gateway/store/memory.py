@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import NAMESPACE_OID, UUID, uuid4, uuid5
 
 import msgspec
 
@@ -23,10 +23,12 @@ from gateway.errors import ClaimLost, StoreUnavailable, SubmissionConflict
 from gateway.scope import EVERYTHING, FINAL_RECIPIENT, ORIGINAL_SENDER, Scope, names
 from gateway.stages import Step
 from gateway.store.api import (
+    COUNTED,
     Attempt,
     AttemptResult,
     AuditEntry,
     Client,
+    Conversation,
     Credential,
     CredentialKind,
     Direction,
@@ -40,16 +42,20 @@ from gateway.store.api import (
     NewInbound,
     NewOutbound,
     NewPart,
+    Numbers,
     Part,
     Received,
     Stored,
+    Told,
     Viewer,
     WaitingFilter,
-    Webhook,
 )
 from gateway.store.chain import BEGINNING, Link, first_misfit, hash_of, row_texts
 from gateway.store.memory_agreements import MemoryAgreements
-from gateway.store.states import INBOUND, JOB, LAPSES, OUTBOUND, RESULTS, after
+from gateway.store.memory_uploads import MemoryUploads
+from gateway.store.memory_webhooks import MemoryWebhooks
+from gateway.store.states import INBOUND, JOB, LAPSES, OUTBOUND, RESULTS, SUSPENDABLE, after
+from gateway.store.webhooks import NoticeAttempt
 
 PREFIX = 8
 #: Job states in which somebody may claim, or holds a claim.
@@ -76,6 +82,7 @@ class _Message:
     deadline: datetime | None = None
     references: bytes | None = None
     envelope: bytes | None = None
+    sent: bytes | None = None
     signer: bytes | None = None
     receipt: bytes | None = None
     receipt_at: datetime | None = None
@@ -101,9 +108,10 @@ class _Job:
     claim: UUID | None = None
     attempt: int = 0
     error: str | None = None
+    noted: tuple[NoticeAttempt, ...] = ()
 
 
-class MemoryStore(MemoryAgreements):
+class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
     """`api.Store` in one process. The clock's `now` stands for the database's."""
 
     def __init__(self, clock: Clock) -> None:
@@ -116,7 +124,6 @@ class MemoryStore(MemoryAgreements):
         self._keys: dict[tuple[str, str], tuple[UUID, bytes]] = {}
         self._clients: dict[str, Client] = {}
         self._credentials: dict[str, Credential] = {}
-        self._webhooks: dict[str, Webhook] = {}
         self._links: list[Link] = []
         self._pull_requests: set[tuple[str, str]] = set()
         #: How many barrier writes duplicates made.
@@ -206,10 +213,13 @@ class MemoryStore(MemoryAgreements):
         self.duplicates_seen += 1
         return Stored(known.id, known.unit.message_id, known.unit.conversation_id, known.state, replayed=True)
 
-    async def begin_attempt(self, job: Job, *, node: str, references: tuple[Reference, ...]) -> int:
+    async def begin_attempt(
+        self, job: Job, *, node: str, references: tuple[Reference, ...], envelope: bytes | None = None
+    ) -> int:
         held = self._held(job.id, job.claim, "begin", kind="send")
         message = self._messages[held.message]
         self._close_attempts(message, "lost")
+        message.sent = envelope or message.sent
         held.state = "ATTEMPT_OPEN"
         number = len(message.attempts) + 1
         message.attempts.append(
@@ -262,7 +272,7 @@ class MemoryStore(MemoryAgreements):
         self._tell(found, events)
         return True
 
-    async def cancel(self, message: UUID) -> bool:
+    async def cancel(self, message: UUID, events: tuple[NewEvent, ...] = ()) -> bool:
         found, job = self._messages.get(message), self._sending_job(message)
         if found is None or job is None or (job.state == "ATTEMPT_OPEN" and self._busy(job)):
             return False
@@ -271,12 +281,13 @@ class MemoryStore(MemoryAgreements):
         found.error_code = found.error_detail = None
         self._settle_job(message)
         self._close_attempts(found, "lost")
+        self._tell(found, events)
         return True
 
-    async def requeue(self, message: UUID) -> bool:
+    async def requeue(self, message: UUID, events: tuple[NewEvent, ...] = ()) -> bool:
         found = self._messages.get(message)
         job = self._sending_job(message) or self._job_of(message, "deliver")
-        if found is None or job is None or self._busy(job):
+        if found is None or job is None or self._busy(job) or after(JOB, job.state, "requeue") is None:
             return False
         if found.direction == "inbound":
             if job.state != "PARKED":
@@ -292,8 +303,47 @@ class MemoryStore(MemoryAgreements):
         if job.kind == "hold":
             self._hold(job, job.data["patience"])
             self._close_attempts(found, "lost")
+        self._tell(found, events)
         self._work.set()
         return True
+
+    # -- kept back, and delivered once more ---------------------------------------------
+
+    async def suspend(self, message: UUID, events: tuple[NewEvent, ...] = ()) -> bool:
+        found, job = self._messages.get(message), self._own_job(message)
+        if found is None or job is None or job.state == "HELD":
+            return job is not None
+        state = after(JOB, job.state, "suspend")
+        if state is None or found.state not in SUSPENDABLE or self._busy(job):
+            return False
+        job.state, job.claim = state, None
+        self._close_attempts(found, "lost")
+        self._tell(found, events)
+        return True
+
+    async def resume(self, message: UUID, events: tuple[NewEvent, ...] = ()) -> bool:
+        job = self._own_job(message)
+        if job is None or (state := after(JOB, job.state, "resume")) is None:
+            return False
+        job.state = state
+        self._tell(self._messages[message], events)
+        self._work.set()
+        return True
+
+    async def redeliver(self, message: UUID, events: tuple[NewEvent, ...] = ()) -> bool:
+        found, job = self._messages.get(message), self._job_of(message, "deliver")
+        if found is None or job is None or job.state not in ("PARKED", "DONE") or found.wrapped_key is None:
+            return False
+        if job.state == "DONE" and not self._change(found, "redeliver"):
+            return False
+        job.state, job.claim, job.error = after(JOB, job.state, "requeue"), None, None
+        job.due_at, job.attempt = self._clock.now(), min(job.attempt, 1)
+        self._tell(found, events)
+        self._work.set()
+        return True
+
+    def _own_job(self, message: UUID) -> "_Job | None":
+        return self._sending_job(message) or self._job_of(message, "deliver")
 
     # -- held until pulled ------------------------------------------------------------
 
@@ -311,12 +361,14 @@ class MemoryStore(MemoryAgreements):
         return self._claim(min(ready, key=lambda job: job.created_at), lease)
 
     async def hand_out(
-        self, job: Job, *, node: str, references: tuple[Reference, ...], receipt_within: float
-    ) -> int:
+        self, job: Job, *, node: str, references: tuple[Reference, ...], receipt_within: float,
+        envelope: bytes | None = None,
+    ) -> int:  # fmt: skip
         held = self._held(job.id, job.claim, "begin", kind="hold")
         message = self._messages[held.message]
         if not self._change(message, "hand_out"):
             raise ClaimLost
+        message.sent = envelope or message.sent
         held.state, held.attempt = "ATTEMPT_OPEN", 0
         held.due_at = self._clock.now() + timedelta(seconds=receipt_within)
         number = len(message.attempts) + 1
@@ -380,7 +432,7 @@ class MemoryStore(MemoryAgreements):
 
     async def claim(
         self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float,
-        scope: Scope = EVERYTHING,
+        scope: Scope = EVERYTHING, each: int | None = None,
     ) -> list[Job]:  # fmt: skip
         now = self._clock.now()
         due = [
@@ -389,8 +441,11 @@ class MemoryStore(MemoryAgreements):
             and (kind != "deliver" or _within(scope, self._messages[job.message]))
         ]  # fmt: skip
         claimed = []
-        for job in sorted(due, key=lambda job: job.due_at)[:limit]:
-            claimed.append(self._claim(job, lease))
+        taken: Counter[str] = Counter()
+        for job in sorted(due, key=lambda job: job.due_at):
+            if len(claimed) < limit and (each is None or taken[job.queue] < each):
+                taken[job.queue] += 1
+                claimed.append(self._claim(job, lease))
         return claimed
 
     def _claim(self, job: "_Job", lease: float) -> Job:
@@ -414,9 +469,6 @@ class MemoryStore(MemoryAgreements):
     async def park(self, job_id: UUID, claim: UUID, *, error: str) -> None:
         job = self._held(job_id, claim, "park")
         job.state, job.claim, job.error = "PARKED", None, error
-
-    async def finish_notify(self, job_id: UUID, claim: UUID) -> None:
-        del self._jobs[self._held(job_id, claim, "finish", kind="notify").id]
 
     async def finish_delivery(
         self, job_id: UUID, claim: UUID, events: tuple[NewEvent, ...], steps: tuple[Step, ...] = ()
@@ -503,16 +555,31 @@ class MemoryStore(MemoryAgreements):
         return [self._view(m) for m in found[:20]]
 
     async def messages(self, wanted: MessageFilter, *, viewer: Viewer | None = None) -> list[Message]:
-        found = [
-            m for m in self._messages.values()
-            if wanted.backend in (None, m.backend) and wanted.direction in (None, m.direction)
-            and wanted.state in (None, m.state) and wanted.conversation_id in (None, m.unit.conversation_id)
-            and wanted.message_id in (None, m.unit.message_id) and wanted.action in (None, m.unit.action)
-            and wanted.partner in (None, m.partner)
-            and (wanted.after is None or (m.created_at, m.id) < wanted.after) and _sees(viewer, m)
-        ]  # fmt: skip
-        found.sort(key=lambda m: (m.created_at, m.id), reverse=True)
+        def beyond(m: _Message) -> bool:
+            place = (m.created_at, m.id)
+            return wanted.after is None or (place > wanted.after if wanted.upwards else place < wanted.after)
+
+        found = [m for m in self._messages.values() if _fits(wanted, m) and beyond(m) and _sees(viewer, m)]
+        found.sort(key=lambda m: (m.created_at, m.id), reverse=not wanted.upwards)
         return [self._view(m, whole=False) for m in found[: wanted.limit]]
+
+    async def sent_envelope(self, message: UUID, *, viewer: Viewer | None = None) -> bytes | None:
+        found = self._messages.get(message)
+        return found.sent if found is not None and _sees(viewer, found) else None
+
+    async def conversations(
+        self, *, viewer: Viewer, after: tuple[datetime, UUID] | None = None, limit: int = 50
+    ) -> list[Conversation]:
+        by_id: dict[str, list[_Message]] = {}
+        for m in sorted(self._messages.values(), key=lambda m: (m.created_at, m.id), reverse=True):
+            if _sees(viewer, m):
+                by_id.setdefault(m.unit.conversation_id, []).append(m)
+        found = [
+            Conversation(conversation_id=id, newest=own[0].id, changed_at=own[0].created_at,
+                         began_at=own[:COUNTED][-1].created_at, messages=len(own[:COUNTED]))
+            for id, own in by_id.items()
+        ]  # fmt: skip
+        return [c for c in found if after is None or (c.changed_at, c.newest) < after][:limit]
 
     async def asked(
         self, request_id: str, *, direction: Direction, tenant: str, partner: str
@@ -543,6 +610,21 @@ class MemoryStore(MemoryAgreements):
             (number, at, type, subject, data) for number, at, type, subject, whose, data in self._events
             if number > after and message in (None, subject) and (
                 viewer is None or (whose == viewer.backend and _sees(viewer, self._messages.get(subject))))
+        ][:limit]  # fmt: skip
+
+    async def event_numbers(self, after: int | None, *, limit: int = 10_000) -> Numbers:
+        start = after or 0
+        return Numbers(start, tuple(number for number, *_ in self._events if number > start)[:limit], 1, 1)
+
+    async def told(
+        self, *, viewer: Viewer, after: int, upto: int, types: tuple[str, ...] = (), limit: int = 100
+    ) -> list[Told]:
+        return [
+            Told(number=number, id=uuid5(NAMESPACE_OID, str(number)), at=at, type=type, message=message.id,
+                 message_id=message.unit.message_id, conversation_id=message.unit.conversation_id, data=dict(data))
+            for number, at, type, subject, whose, data in self._events
+            if after < number <= upto and (not types or type in types) and whose == viewer.backend
+            and (message := self._messages.get(subject)) is not None and _sees(viewer, message)
         ][:limit]  # fmt: skip
 
     # -- retention --------------------------------------------------------------------
@@ -625,26 +707,6 @@ class MemoryStore(MemoryAgreements):
         self._credentials[id] = msgspec.structs.replace(known, revoked=True)
         return True
 
-    async def add_webhook(self, webhook: Webhook) -> None:
-        if webhook.id in self._webhooks:
-            raise StoreUnavailable("the webhook is known already")
-        self._webhooks[webhook.id] = webhook
-
-    async def webhooks(self, *, backend: str | None = None, client: str | None = None) -> list[Webhook]:
-        return [w for w in self._webhooks.values() if backend in (None, w.backend) and client in (None, w.client)]
-
-    async def remove_webhook(self, id: str, client: str) -> bool:
-        if id not in self._webhooks or self._webhooks[id].client != client:
-            return False
-        del self._webhooks[id]
-        self._jobs = {key: job for key, job in self._jobs.items() if job.kind != "notify" or job.queue != id}
-        return True
-
-    async def disable_webhook(self, id: str) -> None:
-        known = self._webhooks.get(id)
-        if known is not None:
-            self._webhooks[id] = msgspec.structs.replace(known, disabled=True)
-
     # -- audit ------------------------------------------------------------------------
 
     async def audit(self, entry: AuditEntry) -> None:
@@ -709,15 +771,18 @@ class MemoryStore(MemoryAgreements):
             number = len(self._events) + 1
             self._events.append((number, self._clock.now(), event.type, message.id, message.backend, dict(event.data)))
             data = {
-                **event.data, "id": str(uuid4()), "type": event.type, "message_id": message.unit.message_id,
-                "conversation_id": message.unit.conversation_id,
+                **event.data, "id": str(uuid5(NAMESPACE_OID, str(number))), "type": event.type,
+                "message_id": message.unit.message_id, "conversation_id": message.unit.conversation_id,
             }  # fmt: skip
             for webhook in self._webhooks.values():
                 wanted = webhook.backend == message.backend and (not webhook.events or event.type in webhook.events)
-                whose = self._clients.get(webhook.client)
-                seen = whose is None or (not whose.revoked and _within(whose.scope, message))
+                seen = self._seen_by(self._clients.get(webhook.client), message)
                 if wanted and seen and not webhook.disabled:
                     self._queue("notify", webhook.id, message.id, data)
+
+    @staticmethod
+    def _seen_by(client: Client | None, message: _Message) -> bool:
+        return client is None or (not client.revoked and _within(client.scope, message))
 
     def _change(self, message: _Message, event: str) -> bool:
         state = after(INBOUND if message.direction == "inbound" else OUTBOUND, message.state, event)
@@ -763,13 +828,14 @@ class MemoryStore(MemoryAgreements):
                 self._end(message, attempt.number, AttemptResult(state="FAILED", outcome=outcome))
 
     def _view(self, m: _Message, *, whole: bool = True) -> Message:
-        job = self._job_of(m.id, "send")
+        job, own = self._job_of(m.id, "send"), self._own_job(m.id)
         return Message(
             id=m.id, direction=m.direction, state=m.state, tenant=m.tenant, partner=m.partner, user_message=m.unit,
             parts=tuple(_part(part, whole) for part in m.parts), wrapped_key=m.wrapped_key, pmode_id=m.pmode_id,
             pmode_revision=m.pmode_revision, backend=m.backend, client=m.client, created_at=m.created_at,
             changed_at=m.changed_at, deadline=m.deadline, attempts=len(m.attempts),
             next_attempt_at=job.due_at if job is not None and job.state == "READY" else None,
+            held=own is not None and own.state == "HELD",
             error_code=m.error_code, error_detail=m.error_detail, receipt=m.receipt if whole else None,
             receipt_at=m.receipt_at, envelope=m.envelope if whole else None, signer=m.signer if whole else None,
             findings=m.findings, document=m.document, steps=m.steps,
@@ -812,6 +878,22 @@ def _sees(viewer: Viewer | None, message: _Message | None) -> bool:
     if viewer is None:
         return True
     return message is not None and message.backend == viewer.backend and _within(viewer.scope, message)
+
+
+def _fits(wanted: MessageFilter, m: _Message) -> bool:
+    unit = m.unit
+    corners = {p.name: names(p.value, p.type) for p in reversed(unit.properties)}
+    other = unit.from_party if m.direction == "inbound" else unit.to_party
+    return (
+        wanted.backend in (None, m.backend) and wanted.direction in (None, m.direction)
+        and wanted.state in (None, m.state) and wanted.conversation_id in (None, unit.conversation_id)
+        and wanted.message_id in (None, unit.message_id) and wanted.action in (None, unit.action)
+        and wanted.service in (None, unit.service.value) and wanted.partner in (None, m.partner, other.value)
+        and wanted.original_sender in (None, *corners.get(ORIGINAL_SENDER, ()))
+        and wanted.final_recipient in (None, *corners.get(FINAL_RECIPIENT, ()))
+        and (wanted.since is None or m.created_at >= wanted.since)
+        and (wanted.until is None or m.created_at < wanted.until)
+    )  # fmt: skip
 
 
 def _within(scope: Scope, message: _Message) -> bool:

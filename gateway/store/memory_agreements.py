@@ -14,7 +14,7 @@ from gateway.clock import Clock
 from gateway.errors import NotFound, StalePlan
 from gateway.store.agreements import ALIVE, Acknowledgement, Beat, NewRevision, Process, Revision, Standing, Waiting
 
-_OPEN = ("READY", "CLAIMED", "ATTEMPT_OPEN")
+_OPEN = ("READY", "CLAIMED", "ATTEMPT_OPEN", "HELD")
 
 
 class MemoryAgreements:
@@ -142,7 +142,7 @@ class MemoryAgreements:
         ]  # fmt: skip
         return sorted(found, key=lambda p: (p.node, p.place, p.started_at))
 
-    async def waiting(self) -> list[Waiting]:
+    async def in_flight(self) -> list[Waiting]:
         counts: Counter[tuple[str, str, int]] = Counter()
         oldest: dict[tuple[str, str, int], datetime] = {}
         for message, _ in self._in_flight():

@@ -19,6 +19,8 @@ class Change(NamedTuple):
 INBOUND = (
     Change(None, "receive", "RECEIVED"),
     Change("RECEIVED", "deliver", "DELIVERED"),
+    #: The consumer wants it once more.
+    Change("DELIVERED", "redeliver", "RECEIVED"),
     Change("DELIVERED", "erase", "PURGED"),
     #: The test service is delivered to nobody.
     Change("RECEIVED", "erase_test", "PURGED"),
@@ -82,7 +84,16 @@ JOB = (
     Change("ATTEMPT_OPEN", "requeue", "READY"),
     Change("PARKED", "requeue", "READY"),
     Change("DONE", "requeue", "READY"),
+    #: Kept back until somebody says otherwise; nobody can claim it.
+    Change("READY", "suspend", "HELD"),
+    Change("CLAIMED", "suspend", "HELD"),
+    Change("ATTEMPT_OPEN", "suspend", "HELD"),
+    Change("HELD", "resume", "READY"),
+    Change("HELD", "settle", "DONE"),
 )
+
+#: States of a message whose work may be kept back: none of it is under way.
+SUSPENDABLE = ("SUBMITTED", "WAITING_FOR_RETRY", "READY_TO_PULL", "RECEIVED")
 
 #: What an attempt's result means for message and job: (event of the message, event of the job).
 RESULTS = {

@@ -209,22 +209,27 @@ class Client:
         except (aiohttp.ClientError, OSError) as error:
             raise DeliveryDelayed(explain(target.host, error)) from None
 
-    async def get(self, url: str, *, most: int, timeout: float, ca: bytes | None = None) -> tuple[int, bytes]:
-        """GET service metadata: (status, body). Nothing is followed, nothing kept between two requests.
+    async def get(
+        self, url: str, *, most: int, timeout: float, ca: bytes | None = None, purpose: Purpose = "smp"
+    ) -> tuple[int, bytes]:
+        """GET a small document, service metadata or the keys of an issuer: (status, body). Nothing is followed,
+        nothing kept between two requests.
 
         Raises `SendFailed`: temporary for what may be better later, final for a URL that the policy
         forbids and a body of more than `most` bytes.
         """
+        who = "the publisher of metadata" if purpose == "smp" else "the issuer of tokens"
         try:
-            target = self._egress.check_url(url, "smp")
+            target = self._egress.check_url(url, purpose)
         except SubmissionRefused as refused:
-            raise SendFailed(f"the publisher of metadata: {refused}", temporary=False, stage="connect") from None
+            raise SendFailed(f"{who}: {refused}", temporary=False, stage="connect") from None
         context = None if target.scheme == "http" else default_context("", ca)
-        headers = {"Accept": "application/xml", "Accept-Encoding": "identity"}
+        accept = "application/xml" if purpose == "smp" else "application/jwk-set+json, application/json"
+        headers = {"Accept": accept, "Accept-Encoding": "identity"}
         try:
             async with (
                 asyncio.timeout(timeout),
-                self._session("smp", context, 1) as session,
+                self._session(purpose, context, 1) as session,
                 session.get(_url(target), allow_redirects=False, headers=headers) as response,
             ):
                 if response.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -233,7 +238,7 @@ class Client:
         except TimeoutError:
             raise SendFailed(f"{target.host}: no answer within {timeout:g} s", stage="connect") from None
         except SubmissionRefused as refused:  # by the resolver
-            raise SendFailed(f"the publisher of metadata: {refused}", temporary=False, stage="connect") from None
+            raise SendFailed(f"{who}: {refused}", temporary=False, stage="connect") from None
         except (aiohttp.ClientError, OSError) as error:
             raise SendFailed(explain(target.host, error), stage="connect") from None
         if len(octets) > most:

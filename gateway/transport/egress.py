@@ -5,8 +5,9 @@ agreements and are often on private networks, so everything is allowed there but
 only be a mistake or an attack: link-local addresses, among them the metadata server of a
 cloud, multicast, unspecified and reserved ones. Webhooks (`webhook`) are named by whoever
 holds an API token, publishers of service metadata (`smp`) by DNS and by each other, discovered
-partners (`discovered`) by publishers; so these reach public addresses only, and others only where the
-operator lists the network [threats J01].
+partners (`discovered`) by publishers, the keys of token issuers (`issuer`) are asked for by whoever
+shows a token; so these reach public addresses only, and others only where the operator lists the
+network [threats J01].
 
 A URL is judged twice: as it is written (`check_url`), and by every address its name
 resolves to (`check_addresses`). The client connects to the addresses that were checked
@@ -27,7 +28,7 @@ from urllib.parse import urlsplit
 
 from gateway.errors import ConfigError, SubmissionRefused
 
-Purpose = Literal["as4", "webhook", "smp", "discovered"]
+Purpose = Literal["as4", "webhook", "smp", "discovered", "issuer"]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -101,7 +102,7 @@ class EgressPolicy:
         if parts.scheme not in ("https", "http"):
             raise _refused(f"only https is spoken here, not {parts.scheme[:20] or 'nothing'}")
         plain = parts.scheme == "http"
-        if plain and purpose in ("webhook", "discovered") and not self._allowed:
+        if plain and purpose in ("webhook", "discovered", "issuer") and not self._allowed:
             raise _refused("plain http is not allowed", "use https")
         if "@" in parts.netloc:
             raise _refused("a URL must not carry a user name or password")
@@ -137,7 +138,7 @@ class EgressPolicy:
                 never = _kind(one, _NEVER)
                 if why := never or (_kind(one, _NOT_PUBLIC) if purpose != "as4" else None):
                     raise _refused(f"{host} is at an address that is {why[0]}", LISTING if purpose != "as4" else "")
-                if plain and purpose in ("webhook", "discovered") and one is address:
+                if plain and purpose in ("webhook", "discovered", "issuer") and one is address:
                     raise _refused("plain http is for networks of the operator only", "use https")
 
     def _is_listed(self, address: Address) -> bool:

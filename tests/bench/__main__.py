@@ -2,6 +2,8 @@
 
     receive   durable receive of 10 KB messages over HTTP: CPU of our worker process per message / floor
     send      submit (REST) + send + receipt checked: CPU of our worker process per message / floor
+    rest      what a producer sees over REST: from the submission to its receipt (p50, p95), alone and among others;
+              submissions and receipts per second
     large     a payload of 1 GiB in either direction: growth of the worker's resident memory
     advice    the rules of OOTS: CPU of judging a message, and its share of receiving it
 
@@ -253,6 +255,73 @@ def bench_send(suite: str, profile: str, count: int) -> dict:
                 "note": "submission over REST included", "per_second": round(max(r[1] for r in rounds))}
 
 
+def bench_rest(count: int) -> dict:
+    """Latency and throughput as a producer sees them; `ratio` is the median beside the CPU of the bare operations."""
+    from gateway.client import GatewayClient, Part
+
+    authority = Authority()
+    keys, partner = Keys.make("LV", "rsa", authority), Keys.make("EE", "rsa", authority)
+    peer = Peer(EE, LV, partner, (keys.signing,), keys.encryption, "oots/2.0")
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    listener = Listener()
+
+    def answer(content_type, body):
+        opened, _ = peer.open(content_type, body)
+        return 200, "application/soap+xml", peer.receipt_for(opened.unit, opened.references)
+
+    listener.answer = answer
+    context = listener.running()
+    asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result()
+    with passable() as folder, Site(Path(folder) / "lv", keys, partner, "oots/2.0", listener.url) as site:
+        client = GatewayClient(f"http://127.0.0.1:{site.ports['plugin']}", site.token())
+
+        def exchanged(wait: float) -> tuple[str, float]:
+            """One submission; its state, and the milliseconds until there was an answer."""
+            begin = time.monotonic()
+            sent = client.submit(
+                "AP_EE_01", "ExecuteQueryRequest", [Part(PAYLOAD, "application/xml")], wait=wait,
+                properties={"originalSender": "C1", "finalRecipient": "C4"},
+            )  # fmt: skip
+            return sent["state"], (time.monotonic() - begin) * 1000
+
+        def together(hands: int, number: int, wait: float) -> tuple[list[float], float]:
+            """Latencies, and exchanges per second."""
+            begin = time.monotonic()
+            with ThreadPoolExecutor(hands) as producers:
+                made = list(producers.map(lambda _: exchanged(wait), range(number)))
+            if wait and any(state != "ACKNOWLEDGED" for state, _ in made):
+                raise SystemExit("a message was not acknowledged")
+            return [took for _, took in made], number / (time.monotonic() - begin)
+
+        together(4, count // 4, 60)
+        sample = peer.message([("application/xml", PAYLOAD)])
+        rounds = []
+        for _ in range(ROUNDS):
+            floor = floor_of("rsa", keys, partner, sample, max(50, count // 5))
+            alone, _ = together(1, max(20, count // 4), 60)
+            among, receipts = together(8, count, 60)
+            _, submissions = together(8, count, 0)
+            rounds.append((floor["send"] + floor["check"], alone, among, receipts, submissions))
+            together(1, 1, 60)  # what was only submitted is sent first
+        floor = min(r[0] for r in rounds)
+        alone, among = (min(rounds, key=lambda r: percentile(r[place], 50))[place] for place in (1, 2))
+        asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result()
+    return {
+        "alone_ms": {"p50": percentile(alone, 50), "p95": percentile(alone, 95)},
+        "eight_at_once_ms": {"p50": percentile(among, 50), "p95": percentile(among, 95)},
+        "floor_ms": round(floor, 3), "ratio": round(percentile(alone, 50) / floor, 1),
+        "submissions_per_second": round(max(r[4] for r in rounds)),
+        "acknowledged_per_second": round(max(r[3] for r in rounds)),
+        "note": "peer and producers share the cores",
+    }  # fmt: skip
+
+
+def percentile(values: list[float], share: int) -> float:
+    """The value that `share` percent do not exceed."""
+    return round(sorted(values)[max(0, -(-len(values) * share // 100) - 1)], 1)
+
+
 class Watch:
     """The highest resident memory of the worker while the body runs, over what it was before."""
 
@@ -375,7 +444,7 @@ def bench_large(size: int) -> dict:
 def main() -> None:
     arguments = argparse.ArgumentParser(prog="make bench")
     arguments.add_argument("--quick", action="store_true", help="small counts, 64 MiB: a smoke run")
-    arguments.add_argument("--only", choices=["receive", "send", "large", "advice"])
+    arguments.add_argument("--only", choices=["receive", "send", "rest", "large", "advice"])
     options = arguments.parse_args()
     count = 60 if options.quick else 600
     result = {}
@@ -383,6 +452,8 @@ def main() -> None:
         result["receive"] = [bench_receive("rsa", "oots/2.0", count), bench_receive("ed25519", "edelivery-as4/2.0", count)]
     if options.only in (None, "send"):
         result["send"] = [bench_send("rsa", "oots/2.0", count // 3), bench_send("ed25519", "edelivery-as4/2.0", count // 3)]
+    if options.only in (None, "rest"):
+        result["rest"] = bench_rest(count // 3)
     if options.only in (None, "large"):
         result["large"] = bench_large((64 << 20) if options.quick else (1 << 30))
     if options.only in (None, "advice"):

@@ -206,7 +206,7 @@ async def test_messages_in_flight(store):
     done = outbound()
     await store.submit_once(done)
     await store.cancel(done.id)
-    found = {(w.partner, w.pmode_id, w.revision): w.count for w in await store.waiting()}
+    found = {(w.partner, w.pmode_id, w.revision): w.count for w in await store.in_flight()}
     assert found == {(RED, "lv-ee", 3): 1, (RED, "lv-fi", 1): 1}
     await attempt(store, "WAITING_FOR_RETRY", retry_in=600.0)  # the oldest: `first`
     assert await store.move_waiting(7, ("lv-ee", "lv-xx")) == 1

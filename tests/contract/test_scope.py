@@ -10,7 +10,8 @@ import pytest
 from gateway.as4.units import PartyId, Property, Service
 from gateway.errors import ClaimLost
 from gateway.scope import FINAL_RECIPIENT, ORIGINAL_SENDER, Scope, names
-from gateway.store.api import Client, MessageFilter, Viewer, WaitingFilter, Webhook
+from gateway.store.api import Client, MessageFilter, Viewer, WaitingFilter
+from gateway.store.webhooks import Webhook
 from tests.contract.test_store_contract import inbound, outbound, part, unit
 
 TYPES = (None, "", "urn:t:LV", "urn:t:EE")

@@ -35,8 +35,8 @@ from gateway.store.api import (
     NewOutbound,
     NewPart,
     Viewer,
-    Webhook,
 )
+from gateway.store.webhooks import Webhook
 
 FINDINGS = (
     Finding("H-13", "fatal", "eb:ConversationId '\u2028' is not a UUID", "eb:CollaborationInfo", "R-EDM-ebMS-017", "2.0"),

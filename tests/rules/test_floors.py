@@ -23,6 +23,7 @@ ONLY_HERE = {
     "aiohttp": ("gateway/transport/",),
     "hypercorn": ("gateway/cli/",),
     "zeep": ("gateway/backends/soap_push.py",),
+    "joserfc": ("gateway/msh/tokens.py",),
     "signxml": ("gateway/transport/discovery/",),
     "dns": ("gateway/transport/discovery/",),
 }

@@ -159,7 +159,7 @@ class Door:
                 login, password = _basic(value)
                 return await self._msh.authenticate_password(login, password)
             if scheme.lower() == "bearer":
-                return await self._msh.authenticate(value.strip())
+                return await self._msh.authenticate(value.strip(), certificate=der)
             if der is not None and not given:
                 return await self._msh.authenticate_certificate(der)
         except NotFound:

@@ -1,15 +1,17 @@
 """The REST door: who may come in, where a request goes, and what becomes of an exception.
 
-Order for every request: limits of the head, then the bearer token, then the path. So a
-stranger learns nothing but that a token is needed, and there is no way to switch that
+Order for every request: limits of the head, then the bearer token or the TLS client certificate, then
+the path. So a stranger learns nothing but that a token is needed, and there is no way to switch that
 off [threats K05]. The toolkit is used for routing and responses only; everything is
 plain ASGI, and bodies are pulled, never collected (`body.py`).
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import uuid
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -23,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.backends.rest import openapi
 from gateway.backends.rest.body import Body
 from gateway.backends.rest.documents import Version
-from gateway.backends.rest.limits import HEADER_BYTES, HEADER_LINES, REQUEST_LINE, RestOptions, Uploads
+from gateway.backends.rest.limits import HEADER_BYTES, HEADER_LINES, REQUEST_LINE, Places, RestOptions
 from gateway.backends.rest.operations import OPERATIONS, Verb
 from gateway.backends.rest.problems import Disconnected, Refused, catalogue, language_of, response, translate
 from gateway.backends.rest.request import Request, answer
@@ -32,7 +34,8 @@ from gateway.plugin import Caller, Delivery, DeliveryDelayed, Event, Msh, NotFou
 
 log = logging.getLogger(__name__)
 DISTRIBUTION = "oots-as4-gateway"
-TOKEN = re.compile(r"bearer +([A-Za-z0-9._~+/-]{1,512}=*)", re.IGNORECASE)
+#: Tokens of ours are short; signed ones have one to two thousand characters.
+TOKEN = re.compile(r"bearer +([A-Za-z0-9._~+/-]{1,8192}={0,2})", re.IGNORECASE)
 #: On every answer: nothing here is for a browser's cache, frame or script.
 SAFE = {
     b"cache-control": b"no-store",
@@ -66,9 +69,9 @@ class RestBackend:
         """Consumers of this backend claim; nothing is pushed to them."""
         raise DeliveryDelayed("the REST backend is pulled: POST /v1/inbox/claim")
 
-    async def notify(self, target: WebhookTarget, event: Event) -> None:
+    async def notify(self, target: WebhookTarget, event: Event) -> int:
         """POST the event to the target. Raises `DeliveryDelayed` or `DeliveryRefused`."""
-        await self._webhooks.notify(target, event)
+        return await self._webhooks.notify(target, event)
 
     def retry_in(self, attempt: int) -> float | None:
         """Seconds to wait after the failed attempt number `attempt` (from 1); None: park the job."""
@@ -80,7 +83,8 @@ class Door:
 
     def __init__(self, msh: Msh, options: RestOptions) -> None:
         self._msh, self._options = msh, options
-        self._uploads = Uploads(options.uploads)
+        self._uploads = Places(options.uploads, "too-many-uploads")
+        self._streams = Places(options.streams, "too-many-streams")
         self._version = _version()
         self._openapi = openapi.document(OPERATIONS, self._version)
         verbs: dict[str, dict[str, Verb]] = {}
@@ -117,7 +121,8 @@ class Door:
 
         try:
             check_head(scope, headers)
-            scope["gateway.caller"] = await self._authenticate(headers)
+            scope["gateway.caller"] = await self._authenticate(scope, headers)
+            scope["gateway.again"] = partial(self._authenticate, scope, headers)
             scope["gateway.body"] = body
             await self._router(scope, receive, guarded)
         except (Disconnected, ClientDisconnect):
@@ -133,14 +138,16 @@ class Door:
             language = language_of(headers.get("accept-language", ""))
             await response(refused, language, trace_id)(scope, receive, guarded)
 
-    async def _authenticate(self, headers: Headers) -> Caller:
+    async def _authenticate(self, scope: Scope, headers: Headers) -> Caller:
+        """By the bearer token; without one by the certificate of the TLS connection."""
         given = headers.getlist("authorization")
         token = TOKEN.fullmatch(given[0]) if len(given) == 1 else None
-        if token is not None:
-            try:
-                return await self._msh.authenticate(token[1])
-            except NotFound:
-                pass
+        certificate = ((scope.get("state") or {}).get("tls") or {}).get("peer_der")
+        with contextlib.suppress(NotFound):
+            if token is not None:
+                return await self._msh.authenticate(token[1], certificate=certificate)
+            if not given and certificate is not None:
+                return await self._msh.authenticate_certificate(certificate)
         challenge = 'Bearer realm="gateway"' + (', error="invalid_token"' if given else "")
         raise Refused("unauthorized", headers={"WWW-Authenticate": challenge})
 
@@ -149,6 +156,7 @@ class Door:
         request = Request(
             scope, scope["gateway.body"], caller=scope["gateway.caller"],
             msh=self._msh, options=self._options, uploads=self._uploads,
+            streams=self._streams, again=scope["gateway.again"],
         )  # fmt: skip
         reply = await verb(request)
         await reply(scope, receive, send)

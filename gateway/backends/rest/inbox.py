@@ -14,8 +14,25 @@ from gateway.backends.rest.documents import (
     ExtendRequest,
     NackRequest,
     NoQuery,
+    Peeked,
+    PeekQuery,
 )
-from gateway.backends.rest.request import Request, answer, nothing
+from gateway.backends.rest.request import Request, answer, moments, nothing
+from gateway.plugin import MessageFilter, MessageView, Waiting
+
+
+async def peek(request: Request) -> Response:
+    """GET /v1/inbox/peek: what waits, without claiming it."""
+    asked = request.query(PeekQuery)
+    ids = await request.msh.waiting(request.caller, Waiting(**moments(asked, "received_from", "received_to")))
+    found = [page for id in ids for page in await _inbound(request, id)]
+    return answer(Peeked([view for view in found if view.state == "RECEIVED"]))
+
+
+async def _inbound(request: Request, message_id: str) -> list[MessageView]:
+    """The inbound messages with a MessageId: two partners may have used the same."""
+    wanted = MessageFilter(direction="inbound", message_id=message_id)
+    return (await request.msh.messages(request.caller, wanted))[0]
 
 
 async def claim(request: Request) -> Response:

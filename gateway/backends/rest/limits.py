@@ -36,22 +36,25 @@ class RestOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     rate: float = 8_000.0
     #: Submissions that one client may have under way in one process [threats 1.5].
     uploads: int = 16
+    #: Event streams that one client may have open in one process.
+    streams: int = 8
     #: The CloudEvents `source` of webhooks: a URI reference that names this access point.
     source: str = "/gateway"
 
 
-class Uploads:
-    """How many submissions each client has under way in this process."""
+class Places:
+    """How many requests of one kind each client has under way in this process."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, slug: str) -> None:
+        """`slug` is the problem of whoever comes when there is no place left."""
+        self._most, self._slug = most, slug
         self._running: Counter[str] = Counter()
 
     @contextmanager
     def slot(self, client: str) -> Iterator[None]:
-        """Take a place for one submission of `client`. Raises `Refused` when there is none left."""
+        """Take a place for one request of `client`. Raises `Refused` when there is none left."""
         if self._running[client] >= self._most:
-            raise Refused("too-many-uploads", headers={"Retry-After": "1"})
+            raise Refused(self._slug, headers={"Retry-After": "1"})
         self._running[client] += 1
         try:
             yield

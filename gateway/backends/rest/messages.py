@@ -1,11 +1,9 @@
 """Submit messages and read about them: /v1/messages."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
-import msgspec
 from starlette.responses import Response
 
 from gateway.backends.rest.documents import (
@@ -20,8 +18,8 @@ from gateway.backends.rest.documents import (
 )
 from gateway.backends.rest.multipart import FormReader
 from gateway.backends.rest.problems import Place, Refused
-from gateway.backends.rest.request import Request, answer, decode
-from gateway.plugin import Content, MessageFilter, MessageView, Submission
+from gateway.backends.rest.request import Request, answer, decode, idempotency_key, moments, next_link
+from gateway.plugin import Content, MessageFilter, MessageView, NotFound, Submission
 
 FINAL = frozenset({"ACKNOWLEDGED", "FAILED", "CANCELLED", "PURGED"})
 #: How often a waiting request looks: soon at first, since a receipt takes 20 ms, then once a second.
@@ -31,7 +29,7 @@ FIRST_LOOK, LAST_LOOK, GROWTH = 0.02, 1.0, 1.6
 async def submit(request: Request) -> Response:
     """POST /v1/messages: 202 with Location, or 200 with the final state when `wait` saw it."""
     wait = request.query(SubmitQuery).wait
-    key = _idempotency_key(request)
+    key = idempotency_key(request)
     with request.uploads.slot(request.caller.id):
         meta, submission, content = await _submission(request)
         if key is None and meta.message_id is None:
@@ -73,34 +71,56 @@ async def _form(request: Request) -> tuple[SubmissionMeta, Submission, Content]:
     meta = decode(octets, SubmissionMeta)
     # Read a second time as the plain plugin type: Structs compare by their exact type.
     submission = decode(octets, Submission)
-    await form.expect(submission.parts)
-    return meta, submission, form.content
+    await _check_uploads(request, meta)
+    fields = [number for number, part in enumerate(meta.parts) if part.upload is None]
+    await form.expect([submission.parts[number] for number in fields])
+    places = {number: place for place, number in enumerate(fields)}
+    return meta, submission, _either(request, meta, lambda number: form.content(places[number]))
 
 
 async def _inline(request: Request) -> tuple[SubmissionMeta, Submission, Content]:
     octets = await request.body.whole(request.options.json_bytes)
     inline = decode(octets, InlineSubmission)
-    contents = [part.content for part in inline.parts]
-    if sum(map(len, contents)) > request.options.inline_bytes:
+    for number, part in enumerate(inline.parts):
+        if (part.content is None) == (part.upload is None):
+            place = Place(f"#/parts/{number}", "give either content or upload")
+            raise Refused("invalid-document", errors=(place,))
+    if sum(len(part.content or b"") for part in inline.parts) > request.options.inline_bytes:
         raise Refused("body-too-large")
+    await _check_uploads(request, inline)
 
     async def content(number: int) -> AsyncIterator[bytes]:
-        if contents[number]:
-            yield contents[number]
+        if inline.parts[number].content:
+            yield inline.parts[number].content
 
-    return inline, decode(octets, Submission), content
+    return inline, decode(octets, Submission), _either(request, inline, content)
 
 
-def _idempotency_key(request: Request) -> str | None:
-    """The Idempotency-Key: a quoted string as the draft has it, or bare as most clients send it."""
-    value = request.single("idempotency-key")
-    if value is None:
-        return None
-    key = re.fullmatch(r'(?P<quote>"?)([!#-\[\]-~]{1,255})(?P=quote)', value)
-    if key is None:
-        place = Place("#", "Idempotency-Key must be 1 to 255 visible ASCII characters")
-        raise Refused("invalid-parameter", errors=(place,))
-    return key[2]
+async def _check_uploads(request: Request, meta: SubmissionMeta) -> None:
+    """Whether every upload that is named is there, whole, before anything else is read. Raises `Refused`."""
+    for number, part in enumerate(meta.parts):
+        if part.upload is None:
+            continue
+        try:
+            view = await request.msh.upload(request.caller, part.upload)
+        except NotFound:
+            place = Place(f"#/parts/{number}/upload", "there is no such upload, or its time is over")
+            raise Refused("invalid-document", errors=(place,)) from None
+        if not view.complete:
+            place = Place(f"#/parts/{number}/upload", f"{view.received} of {view.size} bytes are there")
+            raise Refused("upload-incomplete", errors=(place,))
+
+
+def _either(request: Request, meta: SubmissionMeta, sent: Content) -> Content:
+    """The content of each part: an upload where one is named, else what was sent with the request."""
+
+    async def content(number: int) -> AsyncIterator[bytes]:
+        id = meta.parts[number].upload
+        blocks = sent(number) if id is None else await request.msh.upload_content(request.caller, id)
+        async for block in blocks:
+            yield block
+
+    return content
 
 
 async def settled(request: Request, id: str, seconds: float) -> MessageView:
@@ -125,12 +145,9 @@ async def one(request: Request) -> Response:
 async def several(request: Request) -> Response:
     """GET /v1/messages: newest first, in pages; `Link: rel=next` names the next."""
     asked = request.query(ListQuery)
-    wanted = MessageFilter(**msgspec.structs.asdict(asked))
+    wanted = MessageFilter(**moments(asked, "since", "until"))
     messages, after = await request.msh.messages(request.caller, wanted)
-    headers = {}
-    if after is not None:
-        query = {k: v for k, v in msgspec.structs.asdict(asked).items() if v is not None} | {"after": after}
-        headers["Link"] = f'<{request.prefix}/v1/messages?{urlencode(query)}>; rel="next"'
+    headers = next_link(request, "/v1/messages", asked, after)
     return answer(MessagePage(messages=messages, next=after), headers=headers)
 
 

@@ -11,6 +11,26 @@ from gateway.backends.rest.problems import KINDS, Problem
 from gateway.plugin import MessageView, Submitted
 
 _REF = "#/components/schemas/{name}"
+_OCTETS = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+#: Headers of requests that operations name.
+HEADERS: dict[str, dict[str, Any]] = {
+    "Idempotency-Key": {
+        "schema": {"type": "string", "maxLength": 257, "pattern": r'^("[!#-\[\]-~]{1,255}"|[!#-\[\]-~]{1,255})$'},
+        "description": "Repeat it with the repeated request, and nothing is made twice.",
+    },
+    "Upload-Offset": {
+        "required": True, "schema": {"type": "string", "pattern": "^[0-9]{1,15}$"},
+        "description": "Where this content begins: at `received` of the upload.",
+    },
+    "Content-Digest": {
+        "schema": {"type": "string", "maxLength": 1024},
+        "description": "RFC 9530, sha-256 or sha-512: the content counts as a whole or not at all.",
+    },
+    "Last-Event-ID": {
+        "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+        "description": "The `id` of the last event that was seen: the stream goes on after it.",
+    },
+}  # fmt: skip
 
 
 def document(operations: tuple[Operation, ...], version: str) -> dict[str, Any]:
@@ -30,11 +50,17 @@ def document(operations: tuple[Operation, ...], version: str) -> dict[str, Any]:
             "license": {"name": "EUPL-1.2", "identifier": "EUPL-1.2"},
         },
         "servers": [{"url": "/"}],
-        "security": [{"token": []}],
+        "security": [{"token": []}, {"certificate": []}],
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {
+                    "type": "http", "scheme": "bearer",
+                    "description": "A token of the gateway, or a JWT of an OAuth2 issuer the operator trusts.",
+                },
+                "certificate": {"type": "mutualTLS", "description": "Where the listener asks for certificates."},
+            },
         },
     }
 
@@ -44,11 +70,16 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "operationId": f"{operation.verb.__module__.rpartition('.')[2]}.{operation.verb.__name__}",
         "tags": [re.split("[/:]", operation.path)[2]],
         "summary": operation.summary,
-        "parameters": [*_path_parameters(operation), *_query_parameters(operation)],
+        "parameters": [
+            *_path_parameters(operation), *_query_parameters(operation),
+            *({"name": name, "in": "header", **HEADERS[name]} for name in operation.headers),
+        ],
         "responses": {str(operation.status): _success(operation), **_problems(operation)},
     }
     if operation.request is not None:
         described["requestBody"] = {"required": True, "content": {"application/json": _schema(operation.request)}}
+    if operation.consumes is not None:
+        described["requestBody"] = {"required": True, "content": {operation.consumes: _OCTETS}}
     if operation.request is InlineSubmission:
         _describe_form(described)
     if operation.response is Submitted:
@@ -74,7 +105,7 @@ def _describe_form(described: dict[str, Any]) -> None:
 
 def _describe_submission(described: dict[str, Any]) -> None:
     described["parameters"].append({
-        "name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 257},
+        "name": "Idempotency-Key", "in": "header", "schema": HEADERS["Idempotency-Key"]["schema"],
         "description": "Required unless the submission has a message_id. Repeat it with the repeated request.",
     })  # fmt: skip
     described["responses"]["202"]["headers"] = {
@@ -95,9 +126,10 @@ def _describe_download(described: dict[str, Any]) -> None:
 
 
 def _success(operation: Operation) -> dict[str, Any]:
-    if operation.response in (None, bytes):
-        return {"description": operation.summary}
-    return {"description": operation.summary, "content": {"application/json": _schema(operation.response)}}
+    content = {} if operation.response in (None, bytes) else {"application/json": _schema(operation.response)}
+    if operation.octets is not None:
+        content[operation.octets] = _OCTETS
+    return {"description": operation.summary, **({"content": content} if content else {})}
 
 
 def _problems(operation: Operation) -> dict[str, Any]:

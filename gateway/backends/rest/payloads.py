@@ -32,7 +32,7 @@ SUFFIXES = {
 }  # fmt: skip
 
 
-class _Stream(StreamingResponse):
+class Stream(StreamingResponse):
     """Closes the source of the blocks at once when the caller goes away."""
 
     async def stream_response(self, send: Send) -> None:
@@ -60,9 +60,9 @@ async def content(request: Request) -> Response:
     headers["Content-Length"] = str(length)
     if length == part.size:
         # Content-Digest is of the bytes of this answer, which for a range nobody has hashed.
-        return _Stream(blocks, 200, headers | {"Content-Digest": _digest(part)})
+        return Stream(blocks, 200, headers | {"Content-Digest": _digest(part)})
     headers["Content-Range"] = f"bytes {first}-{first + length - 1}/{part.size}"
-    return _Stream(_at_most(blocks, length), 206, headers)
+    return Stream(_at_most(blocks, length), 206, headers)
 
 
 async def _part(request: Request, id: str, cid: str) -> PartView:
@@ -95,15 +95,19 @@ def _range(request: Request, part: PartView) -> tuple[int, int]:
 
 
 def _headers(part: PartView) -> dict[str, str]:
-    media_type = MEDIA_TYPE.fullmatch(part.mime_type)
-    suffix = SUFFIXES.get(media_type[1].lower(), ".bin") if media_type else ".bin"
     return {
-        "Content-Type": part.mime_type if media_type else "application/octet-stream",
-        "Content-Disposition": f'attachment; filename="payload-{part.number}{suffix}"',
+        "Content-Type": part.mime_type if MEDIA_TYPE.fullmatch(part.mime_type) else "application/octet-stream",
+        "Content-Disposition": f'attachment; filename="payload-{part.number}{suffix_of(part)}"',
         "Accept-Ranges": "bytes",
         "ETag": _etag(part),
         "Repr-Digest": _digest(part),
     }
+
+
+def suffix_of(part: PartView) -> str:
+    """How the name of a file with this payload ends; the partner has no say in it."""
+    media_type = MEDIA_TYPE.fullmatch(part.mime_type)
+    return SUFFIXES.get(media_type[1].lower(), ".bin") if media_type else ".bin"
 
 
 def _etag(part: PartView) -> str:

@@ -20,12 +20,16 @@ from starlette.responses import Response
 
 from gateway.plugin import (
     ClaimLost,
+    DigestMismatch,
     DiscoveryFailed,
     Finding,
     GatewayError,
     NotFound,
+    NotPossible,
+    OffsetConflict,
     OutOfScope,
     Overloaded,
+    QuotaReached,
     RulesBroken,
     StoreUnavailable,
     SubmissionConflict,
@@ -148,6 +152,14 @@ def translate(error: Exception) -> Refused:
             return Refused("not-found")
         case ClaimLost():
             return Refused("claim-lost")
+        case NotPossible():
+            return Refused("state-conflict", f"{error.detail}; it is {error.state}" if error.state else error.detail)
+        case OffsetConflict():
+            return Refused("offset-conflict", error.detail, headers={"Upload-Offset": str(error.received)})
+        case DigestMismatch():
+            return Refused("digest-mismatch", error.detail)
+        case QuotaReached():
+            return Refused("upload-quota", error.detail)
         case TooLarge():
             return Refused("payload-too-large", error.detail)
         case StoreUnavailable():

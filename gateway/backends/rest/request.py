@@ -1,7 +1,10 @@
 """One authenticated request, as the verbs of the REST door see it, and the answers they give."""
 
+import re
+from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 from msgspec import Struct
@@ -11,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from gateway.backends.rest.body import Body
-from gateway.backends.rest.limits import RestOptions, Uploads
+from gateway.backends.rest.limits import Places, RestOptions
 from gateway.backends.rest.problems import Place, Refused, invalid
 from gateway.plugin import Caller, Msh, NotFound
 
@@ -24,9 +27,12 @@ class Request:
     """What came in. `caller` has been authenticated before this object exists."""
 
     def __init__(
-        self, scope: Scope, body: Body, *, caller: Caller, msh: Msh, options: RestOptions, uploads: Uploads
-    ) -> None:
+        self, scope: Scope, body: Body, *, caller: Caller, msh: Msh, options: RestOptions, uploads: Places,
+        streams: Places, again: Callable[[], Awaitable[Caller]],
+    ) -> None:  # fmt: skip
+        """`again` authenticates the caller once more; it raises `GatewayError`."""
         self.body, self.caller, self.msh, self.options, self.uploads = body, caller, msh, options, uploads
+        self.streams, self.again = streams, again
         self.method: str = scope["method"]
         self.headers = Headers(scope=scope)
         self.prefix: str = scope.get("root_path", "")
@@ -84,6 +90,37 @@ def decode(octets: bytes, kind: type[T]) -> T:
         raise invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Refused("malformed-json") from None
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The Idempotency-Key: a quoted string as the draft has it, or bare as most clients send it."""
+    value = request.single("idempotency-key")
+    if value is None:
+        return None
+    key = re.fullmatch(r'(?P<quote>"?)([!#-\[\]-~]{1,255})(?P=quote)', value)
+    if key is None:
+        place = Place("#", "Idempotency-Key must be 1 to 255 visible ASCII characters")
+        raise Refused("invalid-parameter", errors=(place,))
+    return key[2]
+
+
+def moments(asked: Struct, *names: str) -> dict[str, Any]:
+    """The fields of a query, those with these names as times. Raises `Refused`."""
+    values = msgspec.structs.asdict(asked)
+    for name in names:
+        try:
+            values[name] = values[name] and datetime.fromisoformat(values[name])
+        except ValueError:
+            raise Refused("invalid-parameter", errors=(Place(f"#/{name}", "there is no such time"),)) from None
+    return values
+
+
+def next_link(request: Request, path: str, asked: Struct, after: str | None) -> dict[str, str]:
+    """The header that names the next page, the same query with another cursor; none after the last page."""
+    if after is None:
+        return {}
+    query = {k: v for k, v in msgspec.to_builtins(asked).items() if v is not None} | {"after": after}
+    return {"Link": f'<{request.prefix}{path}?{urlencode(query)}>; rel="next"'}
 
 
 def answer(value: Struct | dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -27,6 +27,13 @@ def show_hints(screen: Screen, root: Path, sender: Node, receiver: Node, message
         ],
     )
     screen.section("Send your own", [*_send(root, sender, receiver, gateway), "", *_curl(root, sender, receiver)])
+    screen.section(
+        "Take the answers over",
+        [
+            *_claim(sender),
+            "docs/backends.md goes on from here: acknowledge them, be told by webhook, in curl and in Python.",
+        ],
+    )
     screen.section("Stop", ["Ctrl-C." + ("" if kept else " Everything above is deleted.")])
     screen.box("demo: throwaway keys, loopback only, not for production")
 
@@ -40,7 +47,7 @@ def _send(root: Path, sender: Node, receiver: Node, gateway: str) -> Sequence[st
         for one in request_properties(str(uuid4()))
     ]
     return [
-        f"export GATEWAY_URL={sender.api} GATEWAY_TOKEN={sender.token}",
+        f"export DEMO={shlex.quote(str(root))} GATEWAY_URL={sender.api} GATEWAY_TOKEN={sender.token}",
         f"{gateway} send --to {receiver.party} --action {codes.REQUEST} \\",
         *(f"    {one} \\" for one in properties),
         f"    {shlex.quote(f'{path},{codes.REGREP_MEDIA_TYPE}')}",
@@ -62,6 +69,14 @@ def _curl(root: Path, sender: Node, receiver: Node) -> Sequence[str]:
         f"curl -H 'Authorization: Bearer {sender.token}' -H 'Idempotency-Key: 1' \\",
         f"    -F meta=@{shlex.quote(f'{root}/meta.json')} -F request=@{shlex.quote(f'{root}/request-2.xml')} \\",
         f"    '{sender.api}/v1/messages?wait=10'",
+    ]
+
+
+def _claim(node: Node) -> Sequence[str]:
+    """What the partner answers waits for whoever asks with this token."""
+    return [
+        f"curl -H 'Authorization: Bearer {node.token}' -H 'Content-Type: application/json' \\",
+        f"    -d '{{\"limit\": 10, \"lease\": 60}}' {node.api}/v1/inbox/claim",
     ]
 
 

@@ -31,7 +31,7 @@ class Office:
         self.direction, self.client = direction, client
         self.notified = 0
         self._ledger, self._take = ledger, take
-        self._secret = ""
+        self._secret = self._webhook = ""
         self._wake, self._stop = threading.Event(), threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._threads = [
@@ -42,9 +42,16 @@ class Office:
     def start(self) -> None:
         """Register the webhook and begin to work."""
         url = f"http://127.0.0.1:{self._server.server_port}/hooks/gateway"
-        self._secret = self.client.add_webhook(url, ["message.received"])["secret"]
+        webhook = self.client.add_webhook(url, ["message.received"])
+        self._secret, self._webhook = webhook["secret"], webhook["id"]
         for thread in self._threads:
             thread.start()
+
+    def retire(self) -> None:
+        """Leave the inbox to somebody else: what comes from now on is theirs."""
+        self.client.remove_webhook(self._webhook)
+        self.stop()
+        self._threads[1].join(10)
 
     def stop(self) -> None:
         self._stop.set()

@@ -54,6 +54,7 @@ class Session:
                 self._exchange()
                 self._seconds = time.monotonic() - self._begun
                 if not self._once:
+                    self._requester.office.retire()
                     lv, ee = self._nodes
                     show_hints(self._screen, self._root, lv, ee, self._results[0].message_id, kept=self._keep)
                     self._wait()

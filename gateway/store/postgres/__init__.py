@@ -22,11 +22,15 @@ from gateway.store.postgres.pool import Pool
 from gateway.store.postgres.pulling import Pulling
 from gateway.store.postgres.registry import Registry
 from gateway.store.postgres.sql import load
+from gateway.store.postgres.uploads import Uploads
+from gateway.store.postgres.webhooks import Webhooks
 
 Q = load("session")
 
 
-class PostgresStore(Inbound, Outbound, Pulling, Jobs, Payloads, Messages, Registry, Audit, Agreements):
+class PostgresStore(
+    Inbound, Outbound, Pulling, Jobs, Payloads, Messages, Uploads, Registry, Webhooks, Audit, Agreements
+):
     """`api.Store` in one schema of one database. Belongs to the event loop that opened it."""
 
     def __init__(self, pool: Pool, schema: str) -> None:

@@ -139,7 +139,7 @@ class Agreements(Room):
     async def processes(self) -> list[Process]:
         return [Process(**row) for row in await self._pool.rows(Q["processes"], ALIVE)]
 
-    async def waiting(self) -> list[Waiting]:
+    async def in_flight(self) -> list[Waiting]:
         return [Waiting(**row) for row in await self._pool.rows(Q["waiting"])]
 
     async def move_waiting(self, to: int, pmode_ids: tuple[str, ...], *, limit: int = 1000) -> int:

@@ -1,4 +1,4 @@
-"""The queue: claims, leases, and the ends of deliveries and notifications."""
+"""The queue: claims, leases, and the ends of deliveries."""
 
 from datetime import datetime
 from uuid import UUID
@@ -21,15 +21,17 @@ class Jobs(Room):
 
     async def claim(
         self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float,
-        scope: Scope = EVERYTHING,
+        scope: Scope = EVERYTHING, each: int | None = None,
     ) -> list[Job]:  # fmt: skip
         wanted = None if queues is None else list(queues)
         states = before(JOB, "claim")
         if kind == "deliver":
             bound = None if scope.unbounded else rows.text(scope)
-            found = await self._pool.writes(Q["claim_deliver"], limit, worker, lease, wanted, states, bound)
+            found = await self._pool.writes(Q["claim_deliver"], limit, worker, lease, wanted, states, bound, each)
+        elif kind == "notify":
+            found = await self._pool.writes(Q["claim_notify"], limit, worker, lease, wanted, states, each)
         else:
-            statement = "claim" if kind in ("send", "notify") else "claim_pull"
+            statement = "claim" if kind == "send" else "claim_pull"
             found = await self._pool.writes(Q[statement], kind, limit, worker, lease, wanted, states)
         # RETURNING keeps no order.
         return [rows.job(row) for row in sorted(found, key=lambda row: row["was_due"])]
@@ -43,9 +45,6 @@ class Jobs(Room):
 
     async def park(self, job_id: UUID, claim: UUID, *, error: str) -> None:
         await self._held(Q["park"], job_id, claim, error, before(JOB, "park"))
-
-    async def finish_notify(self, job_id: UUID, claim: UUID) -> None:
-        await self._held(Q["finish_notify"], job_id, claim, before(JOB, "finish"))
 
     async def finish_delivery(
         self, job_id: UUID, claim: UUID, events: tuple[NewEvent, ...], steps: tuple[Step, ...] = ()

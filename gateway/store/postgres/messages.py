@@ -6,7 +6,7 @@ from uuid import UUID
 
 from gateway.as4.units import UserMessage
 from gateway.stages import point
-from gateway.store.api import Attempt, Direction, Message, MessageFilter, Viewer
+from gateway.store.api import Attempt, Conversation, Direction, Message, MessageFilter, Numbers, Told, Viewer
 from gateway.store.postgres import rows
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
@@ -49,11 +49,21 @@ class Messages(Room):
         direction = wanted.direction or DIRECTION_OF.get(wanted.state)
         texts = (wanted.backend, direction, wanted.state, wanted.conversation_id, wanted.message_id,
                  wanted.action, wanted.partner)  # fmt: skip
-        if not rows.storable(*texts):
+        more = (wanted.service, wanted.original_sender, wanted.final_recipient)
+        if not rows.storable(*texts, *more):
             return []
         after = wanted.after or (None, None)
-        found = await self._rows(viewer, Q["messages"], *texts, *after, wanted.limit, planned=True)
+        found = await self._rows(
+            viewer, Q["messages"], *texts, *after, wanted.limit, *more, wanted.since, wanted.until, wanted.upwards,
+            planned=True,
+        )  # fmt: skip
         return [rows.message(row) for row in found]
+
+    async def conversations(
+        self, *, viewer: Viewer, after: tuple[datetime, UUID] | None = None, limit: int = 50
+    ) -> list[Conversation]:
+        found = await self._rows(viewer, Q["conversations"], *(after or (None, None)), limit)
+        return [Conversation(**dict(row.items())) for row in found]
 
     async def asked(
         self, request_id: str, *, direction: Direction, tenant: str, partner: str
@@ -74,6 +84,16 @@ class Messages(Room):
         else:
             found = await self._rows(viewer, Q["events"], after, limit)
         return [rows.event(row) for row in found]
+
+    async def event_numbers(self, after: int | None, *, limit: int = 10_000) -> Numbers:
+        row = await self._pool.row(Q["event_numbers"], after, limit)
+        return Numbers(row["after"], tuple(row["numbers"]), row["oldest"], row["next"])
+
+    async def told(
+        self, *, viewer: Viewer, after: int, upto: int, types: tuple[str, ...] = (), limit: int = 100
+    ) -> list[Told]:
+        found = await self._rows(viewer, Q["told"], after, upto, list(types), limit)
+        return [rows.told(row) for row in found]
 
     async def purge(self, *, delivered_before: float, settled_before: float, limit: int = 100) -> int:
         erased = 0

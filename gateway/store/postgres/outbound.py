@@ -7,14 +7,14 @@ from uuid import UUID
 from gateway.as4.units import Reference
 from gateway.errors import ClaimLost, StoreUnavailable, SubmissionConflict, SubmissionRefused
 from gateway.stages import point
-from gateway.store.api import AttemptResult, Job, NewEvent, NewOutbound, Stored
+from gateway.store.api import AttemptResult, Job, NewEvent, NewOutbound, Stored, Viewer
 from gateway.store.chain import row_texts
 from gateway.store.postgres import rows
 from gateway.store.postgres.payloads import ChunkWriter
 from gateway.store.postgres.pool import Abandoned, Transaction
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
-from gateway.store.states import JOB, OUTBOUND, RESULTS, after, before
+from gateway.store.states import INBOUND, JOB, OUTBOUND, RESULTS, SUSPENDABLE, after, before
 
 Q = load("outbound")
 QP = load("pull")
@@ -76,9 +76,11 @@ class Outbound(Room):
 
     # -- attempts -------------------------------------------------------------------
 
-    async def begin_attempt(self, job: Job, *, node: str, references: tuple[Reference, ...]) -> int:
+    async def begin_attempt(
+        self, job: Job, *, node: str, references: tuple[Reference, ...], envelope: bytes | None = None
+    ) -> int:
         row = await self._pool.write(
-            Q["begin_attempt"], job.id, job.claim, node, rows.text(references), before(JOB, "begin")
+            Q["begin_attempt"], job.id, job.claim, node, rows.text(references), before(JOB, "begin"), envelope
         )
         if row is None:
             raise ClaimLost
@@ -144,7 +146,7 @@ class Outbound(Room):
         self._bell.ring()
         return True
 
-    async def cancel(self, message: UUID) -> bool:
+    async def cancel(self, message: UUID, events: tuple[NewEvent, ...] = ()) -> bool:
         async with self._pool.transaction() as t:
             job = await t.row(Q["lock_send_job"], message)
             if job is None or (job["busy"] and job["state"] == "ATTEMPT_OPEN"):
@@ -155,16 +157,21 @@ class Outbound(Room):
                 return False
             await t.row(Q["settle_job"], job["id"], before(JOB, "settle"), "DONE")
             await t.row(Q["close_attempts"], message, "lost")
+            await self._tell(t, message, events)
             await t.commit()
+        if events:
+            self._bell.ring()
         return True
 
-    async def requeue(self, message: UUID) -> bool:
+    async def requeue(self, message: UUID, events: tuple[NewEvent, ...] = ()) -> bool:
         async with self._pool.transaction() as t:
             job = await t.row(Q["lock_send_job"], message)
             was = await t.row(Q["lock_message"], message)
             if was is None:
                 done = bool(await t.row(QJ["requeue_delivery"], message, before(JOB, "requeue")))
-            elif job is None or job["busy"] or not was["has_payload"]:
+            elif (
+                job is None or job["busy"] or not was["has_payload"] or job["state"] not in before(JOB, "requeue")
+            ):  # fmt: skip
                 done = False
             else:
                 held = job["kind"] == "hold"
@@ -183,10 +190,60 @@ class Outbound(Room):
             if done and was is not None:
                 await t.row(QR["take_active"], message)  # sent again, it goes by today's agreements
             if done:
+                await self._tell(t, message, events)
                 await t.commit()
         if done:
             self._bell.ring()
         return done
+
+    # -- kept back, and delivered once more -------------------------------------------
+
+    async def suspend(self, message: UUID, events: tuple[NewEvent, ...] = ()) -> bool:
+        async with self._pool.transaction() as t:
+            job = await t.row(Q["lock_work"], message)
+            if job is None or job["state"] == "HELD":
+                return job is not None
+            if job["busy"] or job["message_state"] not in SUSPENDABLE:
+                return False
+            if not await t.row(Q["suspend"], job["id"], before(JOB, "suspend")):
+                return False
+            await t.row(Q["close_attempts"], message, "lost")
+            await self._tell(t, message, events)
+            await t.commit()
+        self._bell.ring()
+        return True
+
+    async def resume(self, message: UUID, events: tuple[NewEvent, ...] = ()) -> bool:
+        async with self._pool.transaction() as t:
+            job = await t.row(Q["lock_work"], message)
+            if job is None or not await t.row(Q["resume"], job["id"], before(JOB, "resume")):
+                return False
+            await self._tell(t, message, events)
+            await t.commit()
+        self._bell.ring()
+        return True
+
+    async def redeliver(self, message: UUID, events: tuple[NewEvent, ...] = ()) -> bool:
+        async with self._pool.transaction() as t:
+            job = await t.row(Q["lock_work"], message)
+            if job is None or job["kind"] != "deliver" or not job["has_payload"]:
+                return False
+            if job["state"] == "DONE" and not await t.row(QJ["receive_again"], message, before(INBOUND, "redeliver")):
+                return False
+            if not await t.row(QJ["redeliver"], job["id"], ["PARKED", "DONE"]):
+                return False
+            await self._tell(t, message, events)
+            await t.commit()
+        self._bell.ring()
+        return True
+
+    async def _tell(self, t: Transaction, message: UUID, events: tuple[NewEvent, ...]) -> None:
+        if events:
+            await t.row(Q["tell_of"], message, rows.events(events))
+
+    async def sent_envelope(self, message: UUID, *, viewer: Viewer | None = None) -> bytes | None:
+        row = await self._row(viewer, Q["sent_envelope"], message)
+        return None if row is None else row["envelope"]
 
 
 class Submitting(ChunkWriter):

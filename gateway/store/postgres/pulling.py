@@ -30,12 +30,13 @@ class Pulling(Room):
         return None if row is None else rows.job(row)
 
     async def hand_out(
-        self, job: Job, *, node: str, references: tuple[Reference, ...], receipt_within: float
-    ) -> int:
+        self, job: Job, *, node: str, references: tuple[Reference, ...], receipt_within: float,
+        envelope: bytes | None = None,
+    ) -> int:  # fmt: skip
         try:
             row = await self._pool.write(
                 Q["hand_out"], job.id, job.claim, node, rows.text(references), before(JOB, "begin"),
-                before(OUTBOUND, "hand_out"), receipt_within,
+                before(OUTBOUND, "hand_out"), receipt_within, envelope,
             )  # fmt: skip
         except Abandoned:
             row = None

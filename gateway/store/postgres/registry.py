@@ -1,7 +1,7 @@
-"""Clients of the plugin API and webhooks."""
+"""Clients of the plugin API."""
 
 from gateway.scope import Scope
-from gateway.store.api import Client, Credential, CredentialKind, Webhook
+from gateway.store.api import Client, Credential, CredentialKind
 from gateway.store.postgres import rows
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
@@ -10,7 +10,7 @@ Q = load("registry")
 
 
 class Registry(Room):
-    """The verbs of `api.Store` for clients and webhooks."""
+    """The verbs of `api.Store` for clients."""
 
     async def add_client(self, client: Client, *credentials: Credential) -> None:
         columns = zip(*((c.id, c.kind, c.key, c.verifier, c.expires_at) for c in credentials), strict=True)
@@ -49,18 +49,3 @@ class Registry(Room):
 
     async def revoke_credential(self, id: str) -> bool:
         return await self._pool.write(Q["revoke_credential"], id) is not None
-
-    async def add_webhook(self, webhook: Webhook) -> None:
-        await self._pool.write(
-            Q["add_webhook"], webhook.id, webhook.backend, webhook.url, webhook.sealed_secret, webhook.events,
-            webhook.disabled, webhook.client,
-        )  # fmt: skip
-
-    async def webhooks(self, *, backend: str | None = None, client: str | None = None) -> list[Webhook]:
-        return [rows.webhook(row) for row in await self._pool.rows(Q["webhooks"], backend, client)]
-
-    async def remove_webhook(self, id: str, client: str) -> bool:
-        return await self._pool.write(Q["remove_webhook"], id, client) is not None
-
-    async def disable_webhook(self, id: str) -> None:
-        await self._pool.write(Q["disable_webhook"], id)

@@ -12,7 +12,18 @@ from gateway.as4.units import PartInfo, Reference, UserMessage
 from gateway.errors import StoreUnavailable
 from gateway.scope import FINAL_RECIPIENT, ORIGINAL_SENDER, Scope, names
 from gateway.stages import Step
-from gateway.store.api import Attempt, Client, Job, Message, NewEvent, NewInbound, NewOutbound, NewPart, Part, Webhook
+from gateway.store.api import (
+    Attempt,
+    Client,
+    Job,
+    Message,
+    NewEvent,
+    NewInbound,
+    NewOutbound,
+    NewPart,
+    Part,
+    Told,
+)
 
 
 class PartFacts(Struct, frozen=True):
@@ -143,6 +154,7 @@ def message(row: Record) -> Message:
         deadline=row["deadline"],
         attempts=row["attempts"] or 0,
         next_attempt_at=row["next_attempt_at"],
+        held=row["held"],
         error_code=row["error_code"],
         error_detail=row["error_detail"],
         receipt=row["receipt"] if whole else None,
@@ -220,6 +232,10 @@ def event(row: Record) -> tuple:
     return row["number"], row["at"], row["type"], row["message"], _data(row["data"])
 
 
+def told(row: Record) -> Told:
+    return Told(**{**dict(row.items()), "data": _data(row["data"])})
+
+
 def client(row: Record) -> Client:
     return Client(
         id=row["id"],
@@ -228,18 +244,6 @@ def client(row: Record) -> Client:
         scope=_scope(row["scope"]),
         created_at=row["created_at"],
         revoked=row["revoked"],
-    )
-
-
-def webhook(row: Record) -> Webhook:
-    return Webhook(
-        id=row["id"],
-        backend=row["backend"],
-        url=row["url"],
-        sealed_secret=row["sealed_secret"],
-        events=tuple(row["events"]),
-        disabled=row["disabled"],
-        client=row["client"],
     )
 
 

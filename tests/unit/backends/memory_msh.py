@@ -21,15 +21,19 @@ from gateway.plugin import (
     MessageFilter,
     MessageView,
     NotFound,
+    NotPossible,
     PartSubmission,
     PartView,
     PartyRef,
+    QuotaReached,
     Step,
     Submission,
     SubmissionConflict,
     SubmissionRefused,
     Submitted,
     TooLarge,
+    WebhookDelivery,
+    WebhookPage,
     WebhookTarget,
 )  # fmt: skip
 
@@ -54,12 +58,15 @@ class MemoryMsh:
         self.limit = limit
         self.now = datetime(2026, 11, 21, 12, tzinfo=UTC)
         self.callers: dict[str, Caller] = {}
+        self.certificates: dict[bytes, Caller] = {}
         self.views: dict[str, MessageView] = {}
         self.contents: dict[tuple[str, int], bytes] = {}
         self.fingerprints: dict[str, str] = {}
         self.keys: dict[tuple[str, str], str] = {}
         self.lent: list[Lent] = []
         self.targets: dict[str, WebhookTarget] = {}
+        self.told: dict[str, list[WebhookDelivery]] = {}
+        self.running: set[str] = set()
         self.posted: list[tuple[str, bytes, dict[str, str]]] = []
         self.post_answer: tuple[int, dict[str, str], bytes] = (200, {}, b"")
         self.broken: Exception | None = None
@@ -99,11 +106,17 @@ class MemoryMsh:
 
     # -- what a backend sees --------------------------------------------------
 
-    async def authenticate(self, token: str) -> Caller:
+    async def authenticate(self, token: str, *, certificate: bytes | None = None) -> Caller:
         self._check()
         if token not in self.callers:
             raise NotFound("token")
         return self.callers[token]
+
+    async def authenticate_certificate(self, der: bytes) -> Caller:
+        self._check()
+        if der not in self.certificates:
+            raise NotFound("certificate")
+        return self.certificates[der]
 
     async def validate(self, caller, submission: Submission, content) -> DryRun:
         self._check()
@@ -221,26 +234,88 @@ class MemoryMsh:
         lent.due = self.now + timedelta(seconds=lease)
         return lent.due
 
-    async def add_webhook(self, caller, url: str, events: tuple[str, ...]) -> WebhookTarget:
+    async def add_webhook(
+        self, caller, url: str, events: tuple[str, ...], *, signature="hmac", idempotency_key=None
+    ) -> WebhookTarget:
         self._check()
-        if "169.254." in url:
-            raise SubmissionRefused("the egress policy does not allow this address", field="url")
+        self._allowed(url)
+        if len([t for t in self.targets.values() if t.backend == caller.backend]) >= 50:
+            raise QuotaReached("a client has 50 webhooks at most")
+        keys = ("whpk_cHVibGlj",) if signature == "ed25519" else ()
         target = WebhookTarget(
-            id=str(uuid.uuid4()), backend=caller.backend, url=url, secret="whsec_c2VjcmV0", events=events
-        )
+            id=str(uuid.uuid4()), backend=caller.backend, url=url, secret="" if keys else "whsec_c2VjcmV0", events=events,
+            signature=signature, public_keys=keys,
+        )  # fmt: skip
         self.targets[target.id] = target
         return target
+
+    @staticmethod
+    def _allowed(url: str | None) -> None:
+        if "169.254." in (url or ""):
+            raise SubmissionRefused("the egress policy does not allow this address", field="url")
 
     async def webhooks(self, caller) -> list[WebhookTarget]:
         self._check()
         mine = [target for target in self.targets.values() if target.backend == caller.backend]
         return [msgspec.structs.replace(target, secret="") for target in mine]
 
+    async def webhook(self, caller, id: str) -> WebhookTarget:
+        return msgspec.structs.replace(self._target(caller, id), secret="")
+
+    async def change_webhook(self, caller, id: str, *, url=None, events=None, enabled=None) -> WebhookTarget:
+        target = self._target(caller, id)
+        self._allowed(url)
+        given = {"url": url, "events": events, "enabled": enabled}
+        self.targets[id] = msgspec.structs.replace(target, **{k: v for k, v in given.items() if v is not None})
+        return await self.webhook(caller, id)
+
+    async def rotate_webhook(self, caller, id: str, *, overlap: float = 86_400.0) -> WebhookTarget:
+        until = self.now + timedelta(seconds=overlap)
+        self.targets[id] = msgspec.structs.replace(
+            self._target(caller, id), secret="whsec_b3RoZXI=", previous_until=until
+        )
+        return self.targets[id]
+
     async def remove_webhook(self, caller, id: str) -> None:
+        self._target(caller, id)
+        del self.targets[id]
+
+    async def test_webhook(self, caller, id: str) -> WebhookDelivery:
+        self._target(caller, id)
+        made = WebhookDelivery(
+            id=str(uuid.uuid4()), event_id=str(uuid.uuid4()), type="webhook.test", state="waiting", created_at=self.now
+        )
+        self.told.setdefault(id, []).insert(0, made)
+        return made
+
+    async def webhook_deliveries(self, caller, id: str, *, state=None, after=None, limit: int = 50) -> WebhookPage:
+        self._target(caller, id)
+        found = [n for n in self.told.get(id, []) if state in (None, n.state)]
+        ids = [n.id for n in found]
+        if after is not None:
+            if after not in ids:
+                raise SubmissionRefused("not a cursor of this list", field="after")
+            found = found[ids.index(after) + 1 :]
+        return WebhookPage(deliveries=found[:limit], next=found[limit - 1].id if len(found) > limit else None)
+
+    async def webhook_delivery(self, caller, id: str, delivery_id: str) -> WebhookDelivery:
+        self._target(caller, id)
+        found = next((n for n in self.told.get(id, []) if n.id == delivery_id), None)
+        if found is None:
+            raise NotFound("delivery")
+        return found
+
+    async def replay_webhook(self, caller, id: str, delivery_id: str) -> WebhookDelivery:
+        found = await self.webhook_delivery(caller, id, delivery_id)
+        if delivery_id in self.running:
+            raise NotPossible("an attempt is running at this moment")
+        return found
+
+    def _target(self, caller, id: str) -> WebhookTarget:
         self._check()
         if id not in self.targets or self.targets[id].backend != caller.backend:
             raise NotFound("webhook")
-        del self.targets[id]
+        return self.targets[id]
 
     async def post(self, url: str, body: bytes, headers: dict[str, str], *, timeout: float = 20.0):
         self._check()

@@ -74,7 +74,7 @@ class Api:
 
     def add_webhook(self, url, events):
         self.hooks.append(url)
-        return {"secret": SECRET}
+        return {"id": "wh", "secret": SECRET}
 
     def claim(self, limit=1):
         found = []

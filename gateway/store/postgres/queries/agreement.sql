@@ -107,7 +107,7 @@ SELECT id, node, place, revision, trouble, started_at, seen_at,
 -- Outbound messages that are not settled.
 SELECT m.partner, m.pmode_id, m.pmode_revision AS revision, count(*) AS count, min(m.created_at) AS oldest
   FROM job JOIN message m ON m.id = job.message
- WHERE job.kind IN ('send', 'hold') AND job.state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
+ WHERE job.kind IN ('send', 'hold') AND job.state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN', 'HELD')
  GROUP BY m.partner, m.pmode_id, m.pmode_revision
  ORDER BY m.partner, m.pmode_id, m.pmode_revision;
 
@@ -117,7 +117,7 @@ SELECT m.partner, m.pmode_id, m.pmode_revision AS revision, count(*) AS count, m
 WITH found AS (
     SELECT job.id AS job, m.id AS message
       FROM job JOIN message m ON m.id = job.message
-     WHERE job.kind IN ('send', 'hold') AND job.state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
+     WHERE job.kind IN ('send', 'hold') AND job.state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN', 'HELD')
        AND m.pmode_revision <> $1 AND m.pmode_id = ANY ($2::text[])
      LIMIT $3
        FOR UPDATE SKIP LOCKED

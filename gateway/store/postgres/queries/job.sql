@@ -2,7 +2,7 @@
 -- SKIP LOCKED: claimers never wait for one another.
 
 -- claim
--- Take up to $2 due jobs of kind $1 (send or notify) for $4 seconds, oldest first, in the name of
+-- Take up to $2 due jobs of kind $1 (send) for $4 seconds, oldest first, in the name of
 -- $3; only those of the queues $5 unless that is NULL. $6: the states a claim may start from.
 WITH due AS (
     SELECT id, due_at AS was_due FROM job
@@ -39,7 +39,7 @@ RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS le
 
 -- claim_deliver
 -- The same for deliveries, queue by queue: a queue with a million waiting messages does not slow down
--- another. Queues in $4; NULL: all. $6 is the scope of the consumer, NULL: unbounded.
+-- another. Queues in $4; NULL: all. $6 is the scope of the consumer, NULL: unbounded. $7: of each queue at most.
 WITH due AS (
     SELECT next.id, next.was_due
       FROM unnest(coalesce($4::text[], ARRAY(
@@ -51,7 +51,28 @@ WITH due AS (
                        AND ($6::text IS NULL OR EXISTS (
                                SELECT FROM message AS m WHERE m.id = job.message AND in_scope($6::jsonb, m)))
                      ORDER BY due_at
-                     LIMIT $1
+                     LIMIT least($1::bigint, $7::bigint)
+                       FOR UPDATE SKIP LOCKED) AS next
+     ORDER BY next.was_due
+     LIMIT $1
+)
+UPDATE job
+   SET state = 'CLAIMED', attempt = attempt + 1, due_at = now() + make_interval(secs => $3),
+       claim = gen_random_uuid(), claimed_by = $2
+  FROM due
+ WHERE job.id = due.id
+RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, data, was_due;
+
+-- claim_notify
+-- The same for notifications: a webhook that does not answer does not hold up another.
+WITH due AS (
+    SELECT next.id, next.was_due
+      FROM (SELECT id AS queue FROM webhook WHERE $4::text[] IS NULL OR id = ANY ($4)) AS wanted,
+           LATERAL (SELECT id, due_at AS was_due FROM job
+                     WHERE kind = 'notify' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
+                       AND state = ANY ($5::text[]) AND job.queue = wanted.queue AND due_at <= now()
+                     ORDER BY due_at
+                     LIMIT least($1::bigint, $6::bigint)
                        FOR UPDATE SKIP LOCKED) AS next
      ORDER BY next.was_due
      LIMIT $1
@@ -80,10 +101,6 @@ RETURNING id;
 UPDATE job SET state = 'PARKED', claim = NULL, claimed_by = NULL, error = $3
  WHERE id = $1 AND claim = $2 AND state = ANY ($4::text[])
 RETURNING id;
-
--- finish_notify
--- Notification $1 is made, under the claim $2; nothing of it needs to be kept. No row: lost.
-DELETE FROM job WHERE id = $1 AND claim = $2 AND kind = 'notify' AND state = ANY ($3::text[]) RETURNING id;
 
 -- finish_delivery
 -- The consumer has the message: job $1 done under the claim $2, the message from one of $4 to DELIVERED
@@ -162,7 +179,18 @@ UPDATE job SET state = 'READY', due_at = now(), error = NULL
  WHERE message = $1 AND kind = 'deliver' AND state = ANY ($2::text[]) AND state = 'PARKED'
 RETURNING id;
 
+-- receive_again
+-- Message $1 goes from one of $2 to RECEIVED: its consumer gets it once more.
+UPDATE message SET state = 'RECEIVED', changed_at = now() WHERE id = $1 AND state = ANY ($2::text[]) RETURNING id;
+
+-- redeliver
+-- The delivery $1 becomes due, from one of $2. It was made before, and all its attempts are before it.
+UPDATE job
+   SET state = 'READY', claim = NULL, claimed_by = NULL, due_at = now(), error = NULL, attempt = least(attempt, 1)
+ WHERE id = $1 AND state = ANY ($2::text[])
+RETURNING id;
+
 -- backlog
 -- How many jobs of each kind stand in each state; what is done is not counted.
 SELECT kind, state, count(*) AS jobs FROM job
- WHERE state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN', 'PARKED') GROUP BY kind, state;
+ WHERE state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN', 'PARKED', 'HELD') GROUP BY kind, state;

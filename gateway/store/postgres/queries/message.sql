@@ -7,6 +7,8 @@ SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key,
        m.receipt_at, m.envelope, m.signer, m.findings, m.advice, m.document, m.steps,
        (SELECT max(number) FROM attempt WHERE attempt.message = m.id) AS attempts,
        (SELECT due_at FROM job WHERE job.message = m.id AND kind = 'send' AND state = 'READY') AS next_attempt_at,
+       EXISTS (SELECT FROM job WHERE job.message = m.id AND (kind IN ('send', 'deliver') OR kind = 'hold')
+                                 AND state = 'HELD') AS held,
        p.numbers, p.facts, p.inline, p.chunks
   FROM message m,
        LATERAL (SELECT array_agg(number) AS numbers, array_agg(facts::text) AS facts, array_agg(inline) AS inline,
@@ -26,14 +28,16 @@ SELECT id FROM message
  LIMIT 20;
 
 -- messages
--- A page of messages, newest first, without envelope, receipt and content. Every filter may be NULL;
--- $8 and $9 are the last row of the page before; $11 and $12 who looks. What follows from a state is said as well: there is an
--- index for it, and none for the state.
+-- A page of messages, newest first or with $16 oldest first, without envelope, receipt and content. Every filter
+-- may be NULL; $8 and $9 are the last row of the page before; $17 and $18 who looks. What follows from a state is said
+-- as well: there is an index for it, and none for the state. Planned for its values, so that one ORDER BY is left.
 SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key, m.pmode_id, m.pmode_revision,
        m.backend, m.client, m.created_at, m.changed_at, m.deadline, m.error_code, m.error_detail,
        m.receipt_at, m.findings, m.advice, m.document, m.steps,
        (SELECT max(number) FROM attempt WHERE attempt.message = m.id) AS attempts,
        (SELECT due_at FROM job WHERE job.message = m.id AND kind = 'send' AND state = 'READY') AS next_attempt_at,
+       EXISTS (SELECT FROM job WHERE job.message = m.id AND (kind IN ('send', 'deliver') OR kind = 'hold')
+                                 AND state = 'HELD') AS held,
        p.numbers, p.facts, p.chunks
   FROM (SELECT * FROM message
          WHERE ($1::text IS NULL OR backend = $1)
@@ -45,14 +49,23 @@ SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key,
            AND ($4::text IS NULL OR conversation_id = $4)
            AND ($5::text IS NULL OR message_id = $5)
            AND ($6::text IS NULL OR action = $6)
-           AND ($7::text IS NULL OR partner = $7)
-           AND ($8::timestamptz IS NULL OR (created_at, id) < ($8, $9::uuid))
-           AND ($11::text IS NULL OR backend = $11) AND in_scope($12::text::jsonb, message)
-         ORDER BY created_at DESC, id DESC
+           AND ($7::text IS NULL OR partner = $7
+                OR header->(CASE direction WHEN 'inbound' THEN 'from_party' ELSE 'to_party' END)->>'value' = $7)
+           AND ($8::timestamptz IS NULL
+                OR CASE WHEN $16 THEN (created_at, id) > ($8, $9::uuid) ELSE (created_at, id) < ($8, $9::uuid) END)
+           AND ($11::text IS NULL OR service = $11)
+           AND ($12::text IS NULL OR $12 = ANY (original_sender))
+           AND ($13::text IS NULL OR $13 = ANY (final_recipient))
+           AND ($14::timestamptz IS NULL OR created_at >= $14)
+           AND ($15::timestamptz IS NULL OR created_at < $15)
+           AND ($17::text IS NULL OR backend = $17) AND in_scope($18::text::jsonb, message)
+         ORDER BY CASE WHEN $16::boolean THEN created_at END, CASE WHEN $16 THEN id END,
+                  CASE WHEN NOT $16 THEN created_at END DESC, CASE WHEN NOT $16 THEN id END DESC
          LIMIT $10) AS m,
        LATERAL (SELECT array_agg(number) AS numbers, array_agg(facts::text) AS facts, array_agg(chunks) AS chunks
                   FROM (SELECT * FROM part WHERE part.message = m.id ORDER BY number) AS ordered) AS p
- ORDER BY m.created_at DESC, m.id DESC;
+ ORDER BY CASE WHEN $16 THEN m.created_at END, CASE WHEN $16 THEN m.id END,
+          CASE WHEN NOT $16 THEN m.created_at END DESC, CASE WHEN NOT $16 THEN m.id END DESC;
 
 -- asked
 -- Up to two messages that brought the request document $1, of direction $2, between tenant $3 and partner $4.
@@ -66,6 +79,48 @@ SELECT number, started_at, ended_at, node, signed, outcome, error_code, error_de
    AND ($2::text IS NULL OR EXISTS (SELECT FROM message AS m
                                      WHERE m.id = attempt.message AND m.backend = $2 AND in_scope($3::text::jsonb, m)))
  ORDER BY number;
+
+-- conversations
+-- The conversations that backend $4 sees within scope $5, by their newest message before ($1, $2), at most $3: a message
+-- is the newest of its conversation if there is no newer one.
+SELECT m.conversation_id, m.id AS newest, m.created_at AS changed_at, counted.began_at, counted.messages
+  FROM (SELECT * FROM message
+         WHERE ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2::uuid))
+           AND backend = $4 AND in_scope($5::text::jsonb, message)
+           AND NOT EXISTS (SELECT FROM message AS newer
+                            WHERE newer.conversation_id = message.conversation_id
+                              AND (newer.created_at, newer.id) > (message.created_at, message.id)
+                              AND newer.backend = $4 AND in_scope($5::text::jsonb, newer))
+         ORDER BY created_at DESC, id DESC
+         LIMIT $3) AS m,
+       LATERAL (SELECT count(*) AS messages, min(created_at) AS began_at
+                  FROM (SELECT own.created_at FROM message AS own
+                         WHERE own.conversation_id = m.conversation_id AND own.backend = $4
+                           AND in_scope($5::text::jsonb, own)
+                         ORDER BY own.created_at DESC LIMIT 1000) AS last) AS counted
+ ORDER BY m.created_at DESC, m.id DESC;
+
+-- event_numbers
+-- Numbers of the log after $1 (NULL: after what is ten minutes old), at most $2; and which transactions
+-- have ended.
+WITH start AS (
+    SELECT coalesce($1, (SELECT number FROM event WHERE at < now() - interval '10 minutes'
+                          ORDER BY number DESC LIMIT 1), 0) AS number
+)
+SELECT start.number AS after,
+       ARRAY(SELECT event.number FROM event WHERE event.number > start.number ORDER BY event.number LIMIT $2) AS numbers,
+       pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS oldest,
+       pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next
+  FROM start;
+
+-- told
+-- The events after number $1 up to $2 of the types $3 (none: all), at most $4, as backend $5 sees them within scope $6.
+SELECT event.number, event.id, event.at, event.type, event.message, m.message_id, m.conversation_id, event.data
+  FROM event JOIN message AS m ON m.id = event.message
+ WHERE event.number > $1 AND event.number <= $2
+   AND (cardinality($3::text[]) = 0 OR event.type = ANY ($3))
+   AND event.backend = $5 AND m.backend = $5 AND in_scope($6::text::jsonb, m)
+ ORDER BY event.number LIMIT $4;
 
 -- events_of_message
 -- The events of message $1 after number $2, at most $3, as backend $4 sees them within scope $5.

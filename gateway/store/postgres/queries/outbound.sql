@@ -61,18 +61,22 @@ WITH known AS (
 SELECT id, message_id, conversation_id, state, same, current_setting('synchronous_commit') AS durability FROM known;
 
 -- begin_attempt
--- Open an attempt under the claim $2 of job $1, for node $3 with the signed references $4. An attempt
--- left open by a worker that died is closed as lost. No row: the claim was lost.
+-- Open an attempt under the claim $2 of job $1, for node $3 with the signed references $4 and the envelope $6, which
+-- replaces that of an earlier attempt. An attempt left open by a worker that died is closed as lost. No row:
+-- the claim was lost.
 WITH held AS (
     UPDATE job SET state = 'ATTEMPT_OPEN'
      WHERE id = $1 AND claim = $2 AND kind = 'send' AND state = ANY ($5::text[])
  RETURNING message
-), lost AS (
-    UPDATE attempt SET ended_at = now(), outcome = 'lost'
-      FROM held WHERE attempt.message = held.message AND attempt.ended_at IS NULL
+), before AS (
+    UPDATE attempt
+       SET ended_at = coalesce(ended_at, now()), outcome = CASE WHEN ended_at IS NULL THEN 'lost' ELSE outcome END,
+           envelope = CASE WHEN $6::bytea IS NULL THEN envelope END
+      FROM held WHERE attempt.message = held.message
+                  AND (attempt.ended_at IS NULL OR attempt.envelope IS NOT NULL AND $6::bytea IS NOT NULL)
 )
-INSERT INTO attempt (message, number, node, signed)
-SELECT held.message, 1 + coalesce((SELECT max(number) FROM attempt WHERE attempt.message = held.message), 0), $3, $4
+INSERT INTO attempt (message, number, node, signed, envelope)
+SELECT held.message, 1 + coalesce((SELECT max(number) FROM attempt WHERE attempt.message = held.message), 0), $3, $4, $6
   FROM held
 RETURNING number;
 
@@ -130,9 +134,40 @@ UPDATE job SET state = $3, claim = NULL, claimed_by = NULL, due_at = now(), atte
  WHERE id = $1 AND state = ANY ($2::text[])
 RETURNING id;
 
+-- lock_work
+-- The one job that sends, holds or delivers message $1, locked; and the message's state and backend.
+SELECT job.id, job.kind, job.state, message.state AS message_state, message.backend,
+       message.wrapped_key IS NOT NULL AS has_payload,
+       job.state IN ('CLAIMED', 'ATTEMPT_OPEN') AND job.due_at > now() AS busy
+  FROM job JOIN message ON message.id = job.message
+ WHERE job.message = $1 AND (job.kind IN ('send', 'deliver') OR job.kind = 'hold')
+   FOR UPDATE OF job;
+
+-- suspend
+-- Job $1 goes from one of $2 to HELD: nobody can claim it. When it would have been due it remembers.
+UPDATE job SET state = 'HELD', claim = NULL, claimed_by = NULL WHERE id = $1 AND state = ANY ($2::text[]) RETURNING id;
+
+-- resume
+-- Job $1 goes from one of $2 to READY, due when it would have been.
+UPDATE job SET state = 'READY' WHERE id = $1 AND state = ANY ($2::text[]) RETURNING id;
+
 -- close_attempts
 -- Attempts of message $1 that are open end with the outcome $2.
 UPDATE attempt SET ended_at = now(), outcome = $2 WHERE message = $1 AND ended_at IS NULL;
+
+-- sent_envelope
+-- What the last attempt to send message $1 signed, if backend $2 sees the message within scope $3.
+SELECT envelope FROM attempt
+ WHERE message = $1 AND envelope IS NOT NULL
+   AND ($2::text IS NULL OR EXISTS (SELECT FROM message AS m
+                                     WHERE m.id = attempt.message AND m.backend = $2 AND in_scope($3::text::jsonb, m)))
+ ORDER BY number DESC LIMIT 1;
+
+-- tell_of
+-- Write the events $2 of message $1.
+INSERT INTO event (type, message, backend, data)
+SELECT e.type, message.id, message.backend, e.data
+  FROM message, json_to_recordset($2) AS e (type text, data json) WHERE message.id = $1;
 
 -- tell
 -- Write the events $3 of message $1 and backend $2.

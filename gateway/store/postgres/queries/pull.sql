@@ -28,8 +28,9 @@ UPDATE job
 RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, with_left(data) AS data;
 
 -- hand_out
--- Open an attempt under the claim $2 of job $1, for node $3 with the signed references $4: the message goes
--- from one of $6 to WAITING_FOR_RECEIPT, overdue in $7 seconds. No row: the claim was lost.
+-- Open an attempt under the claim $2 of job $1, for node $3 with the signed references $4 and the envelope $8, which
+-- replaces that of an earlier attempt: the message goes from one of $6 to WAITING_FOR_RECEIPT, overdue in $7
+-- seconds. No row: the claim was lost.
 WITH held AS (
     UPDATE job SET state = 'ATTEMPT_OPEN', attempt = 0, due_at = now() + make_interval(secs => $7)
      WHERE id = $1 AND claim = $2 AND kind = 'hold' AND state = ANY ($5::text[])
@@ -38,9 +39,12 @@ WITH held AS (
     UPDATE message SET state = 'WAITING_FOR_RECEIPT', changed_at = now()
       FROM held WHERE message.id = held.message AND message.state = ANY ($6::text[])
  RETURNING message.id
+), before AS (
+    UPDATE attempt SET envelope = NULL
+      FROM changed WHERE attempt.message = changed.id AND attempt.envelope IS NOT NULL AND $8::bytea IS NOT NULL
 ), begun AS (
-    INSERT INTO attempt (message, number, node, signed)
-    SELECT id, 1 + coalesce((SELECT max(number) FROM attempt WHERE attempt.message = changed.id), 0), $3, $4
+    INSERT INTO attempt (message, number, node, signed, envelope)
+    SELECT id, 1 + coalesce((SELECT max(number) FROM attempt WHERE attempt.message = changed.id), 0), $3, $4, $8
       FROM changed
  RETURNING number
 )

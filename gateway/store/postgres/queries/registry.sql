@@ -1,4 +1,4 @@
--- Clients of the plugin API, and webhooks.
+-- Clients of the plugin API.
 
 -- add_client
 -- A client with the id $1 and the credentials $5 (ids), $6, $7, $8, $9.
@@ -42,25 +42,3 @@ UPDATE credential SET revoked = true WHERE id = $1 AND NOT revoked RETURNING id;
 -- revoke_client
 -- Client $1 may do nothing any more. No row: there is none, or it was revoked before.
 UPDATE client SET revoked = true WHERE id = $1 AND NOT revoked RETURNING id;
-
--- add_webhook
--- A webhook with the id $1.
-INSERT INTO webhook (id, backend, url, sealed_secret, events, disabled, client) VALUES ($1, $2, $3, $4, $5, $6, $7);
-
--- webhooks
--- The webhooks of backend $1 and of client $2; NULL: whatever they are.
-SELECT id, backend, url, sealed_secret, events, disabled, client FROM webhook
- WHERE ($1::text IS NULL OR backend = $1) AND ($2::text IS NULL OR client = $2) ORDER BY created_at, id;
-
--- remove_webhook
--- Webhook $1 of client $2 goes, and with it what it was still to be told.
-WITH gone AS (
-    DELETE FROM webhook WHERE id = $1 AND client = $2 RETURNING id
-), unsaid AS (
-    DELETE FROM job USING gone WHERE job.kind = 'notify' AND job.queue = gone.id
-)
-SELECT id FROM gone;
-
--- disable_webhook
--- Webhook $1 is told nothing any more.
-UPDATE webhook SET disabled = true WHERE id = $1;

@@ -87,3 +87,12 @@ def refused(answer: httpx.Response, slug: str) -> dict:
     assert problem["title"] and problem["hint"] and len(problem["trace_id"]) == 32
     assert answer.headers["x-content-type-options"] == "nosniff"
     return problem
+
+
+@pytest.fixture
+async def site(tmp_path):
+    """A real gateway with the REST door (see `real.py`)."""
+    from tests.unit.backends.rest.real import real
+
+    async with real(tmp_path / "lv") as found:
+        yield found

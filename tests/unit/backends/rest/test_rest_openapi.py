@@ -16,7 +16,7 @@ async def description(http):
 
 
 async def test_every_operation_is_described(description):
-    assert description["openapi"] == "3.1.0" and description["security"] == [{"token": []}]
+    assert description["openapi"] == "3.1.0" and description["security"] == [{"token": []}, {"certificate": []}]
     described = {(m.upper(), path) for path, verbs in description["paths"].items() for m in verbs}
     assert described == {(o.method, re.sub(r":path\}", "}", o.path)) for o in OPERATIONS}
     ids = [verb["operationId"] for verbs in description["paths"].values() for verb in verbs.values()]

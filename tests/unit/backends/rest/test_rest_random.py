@@ -1,4 +1,8 @@
-"""Whatever is asked, the answer is one of the described ones and never a 5xx."""
+"""Whatever is asked, the answer is one of the described ones and never a 5xx.
+
+Over the MSH in memory, which has the verbs of submitting and the inbox; the others are asked over a real
+gateway (test_schemathesis.py).
+"""
 
 import asyncio
 import re
@@ -11,6 +15,10 @@ from gateway.backends.rest import RestBackend
 from gateway.backends.rest.operations import OPERATIONS
 from tests.unit.backends.memory_msh import MemoryMsh
 
+KNOWN = tuple(
+    o for o in OPERATIONS if o.verb.__module__.rpartition(".")[2] in ("messages", "payloads", "inbox", "webhooks")
+    and o.path != "/v1/inbox/peek"
+)  # fmt: skip
 NAMES = ("limit", "lease", "claim", "url", "events", "action", "to_party", "parts", "content", "id", "x", "deadline")
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8) | st.integers(),
@@ -22,7 +30,7 @@ SEGMENT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    operation=st.sampled_from(OPERATIONS),
+    operation=st.sampled_from(KNOWN),
     segment=SEGMENT,
     query=st.dictionaries(st.sampled_from(("wait", "limit", "state", "after", "action", "x")), SEGMENT, max_size=2),
     body=JSON,
