@@ -130,7 +130,7 @@ def package(announcement: Announcement, signer: SigningKey) -> dict[str, bytes]:
 
 
 def write(files: dict[str, bytes], target: Path) -> list[Path]:
-    """The package as a folder, or as one file where the name ends in .zip. Raises `ConfigError`: it is there already."""
+    """The package as a folder, or as one file where the name ends in .zip. Raises `ConfigError` where one is."""
     try:
         if target.suffix.lower() == ".zip":
             target.parent.mkdir(parents=True, exist_ok=True)
