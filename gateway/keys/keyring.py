@@ -169,41 +169,69 @@ def _usage(certificate: bytes) -> x509.KeyUsage | None:
 
 
 class Keyring:
-    """All keys of our own parties at one moment. Never changed, only replaced."""
+    """All keys of our own parties at one moment. Never changed, only replaced.
 
-    __slots__ = ("_decrypting", "_signing")
+    Those of the database come first (`over`): what is configured as a file signs only where the database
+    has nothing that fits, and decrypts always.
+    """
+
+    __slots__ = ("_below", "_chosen", "_decrypting", "_signing")
 
     def __init__(
         self,
         signing: Mapping[str | None, Sequence[SigningKey]],
         decrypting: Mapping[str | None, Sequence[DecryptionKey]],
+        chosen: Mapping[tuple[str | None, str], Sequence[SigningKey]] | None = None,
+        below: "Keyring | None" = None,
     ) -> None:
-        """Keys by party id; those under None are for every party of ours."""
+        """Keys by party id; those under None are for every party of ours. `chosen` has those that sign for a
+        party to one partner, by (party id, partner's party id)."""
         self._signing = {party: tuple(keys) for party, keys in signing.items()}
         self._decrypting = {party: tuple(keys) for party, keys in decrypting.items()}
+        self._chosen = {place: tuple(keys) for place, keys in (chosen or {}).items()}
+        self._below = below
 
-    def signing_key(self, party: PartyId | str, profile: Profile) -> SigningKey:
-        """The key that signs for `party` under `profile`. Raises `KeyUnavailable`."""
-        keys = _of(self._signing, party)
-        for key in keys:
+    def over(self, below: "Keyring") -> "Keyring":
+        """These keys first, then those of `below`."""
+        return Keyring(self._signing, self._decrypting, self._chosen, below)
+
+    def signing_key(
+        self, party: PartyId | str, profile: Profile, *, partner: PartyId | str | None = None
+    ) -> SigningKey:
+        """The key that signs for `party` under `profile`, to `partner` where one is chosen for it.
+
+        Raises `KeyUnavailable`.
+        """
+        found = self._signing_key(_name(party), profile, partner and _name(partner))
+        if found is not None:
+            return found
+        have = ", ".join(sorted({key.algorithm.rpartition("#")[2] for key in self._signers(_name(party))})) or "none"
+        wanted = profile.send_signature.rpartition("#")[2]
+        raise KeyUnavailable(f"no key of {_name(party)} signs with {wanted} (signing keys: {have})")
+
+    def _signing_key(self, party: str, profile: Profile, partner: str | None) -> SigningKey | None:
+        chosen = self._chosen.get((party, partner), ()) + self._chosen.get((None, partner), ()) if partner else ()
+        for key in (*chosen, *_of(self._signing, party)):
             if key.algorithm == profile.send_signature:
                 return key
-        name = _name(party)
-        have = ", ".join(sorted({key.algorithm.rpartition("#")[2] for key in keys})) or "none"
-        wanted = profile.send_signature.rpartition("#")[2]
-        raise KeyUnavailable(f"no key of {name} signs with {wanted} (signing keys: {have})")
+        return self._below._signing_key(party, profile, partner) if self._below else None
+
+    def _signers(self, party: str) -> tuple[SigningKey, ...]:
+        return _of(self._signing, party) + (self._below._signers(party) if self._below else ())
 
     def decryption_keys(self, party: PartyId | str) -> tuple[DecryptionKey, ...]:
         """Every key that content keys may have been protected for; newest first as configured."""
-        return _of(self._decrypting, party)
+        mine = _of(self._decrypting, _name(party))
+        return mine + self._below.decryption_keys(party) if self._below else mine
 
     def __repr__(self) -> str:
         counts = sum(map(len, self._signing.values())), sum(map(len, self._decrypting.values()))
-        return f"Keyring({counts[0]} signing, {counts[1]} decrypting)"
+        below = f", over {self._below!r}" if self._below else ""
+        return f"Keyring({counts[0]} signing, {counts[1]} decrypting{below})"
 
 
-def _of(keys: Mapping[str | None, tuple], party: PartyId | str) -> tuple:
-    return keys.get(_name(party), ()) + keys.get(None, ())
+def _of(keys: Mapping[str | None, tuple], party: str) -> tuple:
+    return keys.get(party, ()) + keys.get(None, ())
 
 
 def _name(party: PartyId | str) -> str:

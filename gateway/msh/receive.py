@@ -390,7 +390,7 @@ class Receiver:
         return secure_signal(
             receipt,
             profile=profile,
-            key=self._rooms.keyring.value.signing_key(message.to_party, profile),
+            key=self._rooms.keyring.value.signing_key(message.to_party, profile, partner=message.from_party),
             token=leg.signature_token,
             entropy=self._rooms.entropy,
         )
@@ -461,9 +461,11 @@ class Receiver:
         key = None
         profile = PROFILES[leg.profile] if leg else next(iter(PROFILES.values()))
         if leg is not None:
-            us = leg.to_party if pmodes.is_self(leg.to_party.party_id) else leg.from_party
+            receiving = pmodes.is_self(leg.to_party.party_id)
+            us, them = (leg.to_party, leg.from_party) if receiving else (leg.from_party, leg.to_party)
+            partner = claimed.from_party if claimed else them.party_id
             try:
-                key = self._rooms.keyring.value.signing_key(us.party_id, profile)
+                key = self._rooms.keyring.value.signing_key(us.party_id, profile, partner=partner)
             except KeyUnavailable:
                 key = None
         return secure_signal(

@@ -156,10 +156,10 @@ class Revisions:
                 self._candidate, why = None, str(error)
                 log.event("agreements.refused", level="warning", revision=number, reason=why)
             point("AG02")
-            await self._store.acknowledge_agreements(number, self._beat(), why)
+            await self._store.acknowledge_revision(number, self._beat(), why)
             self._answered = number
             point("AG03")
-        settled = await self._store.settle_agreements(number)
+        settled = await self._store.settle_revision(number)
         if settled.state == "REFUSED":
             self._candidate = None
         return number if settled.state == "ACTIVE" else None

@@ -136,7 +136,8 @@ class Sender:
     def secured(self, message: Message, leg: Leg) -> Wire:
         """Signed and with a content key for the recipient; no payload is read for it."""
         profile = PROFILES[leg.profile]
-        key = self._rooms.keyring.value.signing_key(message.user_message.from_party, profile)
+        unit = message.user_message
+        key = self._rooms.keyring.value.signing_key(unit.from_party, profile, partner=unit.to_party)
         recipient = leg.to_party.encryption if message.parts else None
         if recipient is not None and leg.discovery is None:
             # Never encrypt to a certificate that is expired or not meant for it [threats E14]. One that was
@@ -145,7 +146,7 @@ class Sender:
         elif recipient is None and message.parts:
             raise KeyUnavailable("the agreement has no encryption certificate of the partner")
         draft = Draft(
-            user_message=message.user_message,
+            user_message=unit,
             parts=tuple(_outbound_part(part) for part in message.parts),
         )
         return secure(

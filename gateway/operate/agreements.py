@@ -72,7 +72,7 @@ async def apply(
         base=base, content=bundle.encode(), author=author, reason=reason, restores=restores, patience=patience,
         notes=notes or {},
     )  # fmt: skip
-    revision = await store.propose_agreements(new)
+    revision = await store.propose_revision(new)
     point("AG01")
     if told:
         told(revision)
@@ -97,7 +97,7 @@ async def _settled(
         try:
             if look is not None:
                 await look()
-            revision = await store.settle_agreements(revision.number)
+            revision = await store.settle_revision(revision.number)
             if revision.state != "PROPOSED":
                 return revision, ()
             words = await store.acknowledgements(revision.number)

@@ -32,6 +32,7 @@ from gateway.as4.units import PartInfo, Reference, UserMessage
 from gateway.scope import EVERYTHING, Scope
 from gateway.stages import Step
 from gateway.store.agreements import Agreements
+from gateway.store.keys import Keys
 from gateway.store.rotation import Proof, Rotation
 from gateway.store.webhooks import Webhooks
 
@@ -488,7 +489,7 @@ class Submitting(Protocol):
         ...
 
 
-class Store(Agreements, Webhooks, Rotation, Protocol):
+class Store(Agreements, Keys, Webhooks, Rotation, Protocol):
     """Everything the gateway keeps. All verbs raise `StoreUnavailable`."""
 
     # inbound
