@@ -60,6 +60,8 @@ class Rotation(Room):
             was = await t.row(QO["lock_message"], message)
             if job is not None and job["busy"]:
                 return False
+            if not await t.row(Q["settle"], message, certificate):
+                return False  # somebody was quicker
             event = None
             if was is not None and job is not None and was["has_payload"] and job["state"] in before(JOB, "requeue"):
                 event = resend(job["kind"], was["state"], was["error_code"])
@@ -72,7 +74,6 @@ class Rotation(Room):
                     await t.row(QO["settle_job"], job["id"], [job["state"]], "READY")
                 await t.row(QO["close_attempts"], message, "lost")
                 await t.row(QO["tell_of"], message, rows.events((NewEvent(*RESENT),)))
-            await t.row(Q["settle"], message, certificate)
             point("RT03")
             await t.commit()
         point("RT04")

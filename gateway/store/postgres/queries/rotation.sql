@@ -47,8 +47,8 @@ SELECT message FROM signature_refusal WHERE partner = $1 AND certificate = $2 AN
  GROUP BY message ORDER BY min(number) LIMIT $3;
 
 -- settle
--- Nothing is left to be done for message $1 and certificate $2.
-UPDATE signature_refusal SET settled = true WHERE message = $1 AND certificate = $2 AND NOT settled;
+-- Nothing is left to be done for message $1 and certificate $2. No row: that was so before.
+UPDATE signature_refusal SET settled = true WHERE message = $1 AND certificate = $2 AND NOT settled RETURNING number;
 
 -- prune
 -- Forget what is older than $1 seconds.
