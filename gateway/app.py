@@ -38,6 +38,7 @@ from gateway.msh.receive import Receiver
 from gateway.msh.refusals import Refusals
 from gateway.msh.revisions import Revisions
 from gateway.msh.rooms import Agreements, Cell, Cpu, Rooms
+from gateway.msh.rotation import Rotation
 from gateway.msh.send import Sender
 from gateway.msh.signals import Signals
 from gateway.msh.spool import SpoolRoom
@@ -161,6 +162,7 @@ class Gateway:
         self._tasks = [
             asyncio.create_task(keep_house(self._rooms), name="house"),
             asyncio.create_task(self._rooms.revisions.keep(), name="agreements"),
+            asyncio.create_task(self._rooms.rotation.keep(), name="rotation"),
             *(asyncio.create_task(backend.run(), name=backend.name) for backend in own),
         ]
 
@@ -368,6 +370,7 @@ async def build(
         partners=Partners(
             partial(_finder, client, paths, clock, config, cpu), paths, store, config.node.name
         ),
+        rotation=Rotation(store, clock, config.rotation),
     )
     spool = Path(config.data.folder) / "spool"
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -413,6 +416,7 @@ def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts) -> Rooms:
         node=config.node.name,
         paths=paths,
         partners=Partners(finder, paths, store, config.node.name),
+        rotation=Rotation(store, clock, config.rotation),
     )
 
 

@@ -83,6 +83,11 @@ EVENTS: dict[str, str] = {
     "agreements.refused": "this process cannot serve a revision that was proposed; nothing changes anywhere",
     "agreements.trouble": "this process cannot serve the active revision; it is not ready and tries again",
     "agreements.unavailable": "an earlier revision cannot be loaded; its messages go on under the one in force",
+    "certificate.refused": "a partner may refuse the certificate that signed a message; `proof`: who vouches for that",
+    "certificate.going_back": "a partner refuses a certificate of ours; it is to be signed for with the one before",
+    "certificate.went_back": "a partner is signed for with the certificate before, because it refused the new one",
+    "certificate.resent": "messages that a partner refused for their certificate are due again, under another one",
+    "certificate.used": "a partner uses a certificate of ours for the first time",
     "agreements.drift": "the files are not those of the revision in force; `gateway pmodes plan` shows how they differ",
     # processes
     "gateway.started": "all workers serve",

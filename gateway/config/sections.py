@@ -355,6 +355,24 @@ class Retention(Struct, frozen=True):
     sent_payloads: Duration = Duration(216_000)  # 3600 minutes, as the OOTS network file has it
 
 
+class Rotation(Struct, frozen=True):
+    """What happens when a partner refuses messages for the certificate of ours that signed them.
+
+    refusals: After so many errors of that kind, and no receipt since the first, the partner goes back to the
+        certificate before, if that is still valid. 0: never by itself.
+    within: The errors came within this time.
+    believe_tls: An unsigned error counts, too, when it came over TLS from a server that was verified. Products commonly
+        leave the error unsigned. Over plain HTTP it never counts: anybody on the way could say it.
+    """
+
+    refusals: int = 3
+    within: Duration = Duration(600)
+    believe_tls: bool = True
+
+    def __post_init__(self) -> None:
+        _between(self.refusals, 0, 1000, "refusals")
+
+
 class Egress(Struct, frozen=True):
     """Where this node may connect to. Public addresses are always allowed.
 
@@ -433,6 +451,7 @@ class Config(Struct, frozen=True, kw_only=True):
     trust: Trust = Trust()
     limits: Limits = Limits()
     retention: Retention = Retention()
+    rotation: Rotation = Rotation()
     egress: Egress = Egress()
     discovery: Discovery = Discovery()
     log: Log = Log()

@@ -788,6 +788,18 @@ class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryRotation, MemoryAgreement
                 if wanted and seen and not webhook.disabled:
                     self._queue("notify", webhook.id, message.id, data)
 
+    def _tell_backend(self, backend: str, event: NewEvent) -> None:
+        """An event that is about no message."""
+        number = len(self._events) + 1
+        self._events.append((number, self._clock.now(), event.type, None, backend, dict(event.data)))
+        data = {**event.data, "id": str(uuid5(NAMESPACE_OID, str(number))), "type": event.type,
+                "message_id": None, "conversation_id": None}  # fmt: skip
+        for webhook in self._webhooks.values():
+            client = self._clients.get(webhook.client)
+            wanted = webhook.backend == backend and (not webhook.events or event.type in webhook.events)
+            if wanted and not webhook.disabled and (client is None or not client.revoked):
+                self._queue("notify", webhook.id, None, data)
+
     @staticmethod
     def _seen_by(client: Client | None, message: _Message) -> bool:
         return client is None or (not client.revoked and _within(client.scope, message))

@@ -1,7 +1,7 @@
 """`store.rotation` in the memory of one process; the other part of `MemoryStore`."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +9,18 @@ import msgspec
 
 from gateway.clock import Clock
 from gateway.store.api import NewEvent
-from gateway.store.rotation import REFUSING, RESENT, Proof, Refusal, Refusing, Standing, Verdict, resend
+from gateway.store.rotation import (
+    ACTOR,
+    REFUSING,
+    RESENT,
+    RETURNED,
+    Proof,
+    Refusal,
+    Refusing,
+    Standing,
+    Verdict,
+    resend,
+)
 from gateway.store.states import JOB, after
 
 
@@ -26,20 +37,21 @@ class MemoryRotation:
         self._refusals: list[Refusal] = []
 
     async def note_announced(self, partner: str, certificate: bytes, *, means: str, actor: str) -> None:
-        self._note(partner, certificate, announced_at=self._clock.now(), announced_by=means)
+        self._note_standing(partner, certificate, announced_at=self._clock.now(), announced_by=means)
         detail = {"fingerprint": certificate.hex(), "means": means}
         self._append("certificates.announced", actor, partner, detail)
 
     async def note_asked(
         self, partner: str, certificate: bytes, verdict: Verdict, *, why: str, code: str | None, proof: Proof | None
     ) -> None:
-        self._note(partner, certificate, asked_at=self._clock.now(), verdict=verdict, why=why, code=code, proof=proof)
+        now = self._clock.now()
+        self._note_standing(partner, certificate, asked_at=now, verdict=verdict, why=why, code=code, proof=proof)
 
     async def note_use(self, partner: str, certificate: bytes) -> bool:
         known = self._ledger.get((partner, certificate))
         if known is not None and known.used_at is not None:
             return False
-        self._note(partner, certificate, used_at=self._clock.now())
+        self._note_standing(partner, certificate, used_at=self._clock.now())
         return True
 
     async def ledger(self, certificate: bytes | None = None) -> list[Standing]:
@@ -85,6 +97,16 @@ class MemoryRotation:
         ]
         return event is not None
 
+    async def note_returned(self, partner: str, certificate: bytes, *, since: datetime, data: dict[str, str]) -> bool:
+        known = self._ledger.get((partner, certificate))
+        if known is not None and known.returned_at is not None and known.returned_at >= since:
+            return False
+        self._note_standing(partner, certificate, returned_at=self._clock.now())
+        self._append("certificates.returned", ACTOR, partner, data)
+        for backend in {w.backend for w in self._webhooks.values() if not w.disabled}:
+            self._tell_backend(backend, NewEvent(RETURNED, dict(data)))
+        return True
+
     async def prune_refusals(self, *, before: float) -> int:
         early, had = self._clock.now() - timedelta(seconds=before), len(self._refusals)
         self._refusals = [r for r in self._refusals if r.at >= early]
@@ -92,7 +114,7 @@ class MemoryRotation:
 
     # -- within -----------------------------------------------------------------------
 
-    def _note(self, partner: str, certificate: bytes, **facts: Any) -> None:
+    def _note_standing(self, partner: str, certificate: bytes, **facts: Any) -> None:
         known = self._ledger.get((partner, certificate)) or Standing(partner=partner, certificate=certificate)
         self._ledger[partner, certificate] = msgspec.structs.replace(known, **facts)
 

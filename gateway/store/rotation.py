@@ -22,6 +22,10 @@ Proof = Literal["signature", "tls", "none"]
 #: nothing for certain and is not among them.
 REFUSING = frozenset({"EBMS:0101", "EBMS:0102", "EBMS:0103"})
 
+#: Who goes back by itself is called so in history and audit.
+ACTOR = "automatic"
+#: The event for backends when a partner went back; it is about no message.
+RETURNED = "certificate.returned"
 #: The event of a message that is signed anew.
 RESENT = ("message.retrying", {"because": "certificate", "in": 0.0})
 
@@ -40,7 +44,8 @@ def resend(kind: str, state: str, code: str | None) -> str | None:
 
 class Standing(Struct, frozen=True, kw_only=True):
     """How one partner stands to one certificate. `used_at`: the first receipt for a message of ours that it signed,
-    or the first message of the partner that was encrypted to it."""
+    or the first message of the partner that was encrypted to it. `returned_at`: since when it is not used for the
+    partner any more, because it was refused."""
 
     partner: str
     certificate: bytes
@@ -52,6 +57,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     code: str | None = None
     proof: Proof | None = None
     used_at: datetime | None = None
+    returned_at: datetime | None = None
 
 
 class Refusing(Struct, frozen=True, kw_only=True):
@@ -117,6 +123,11 @@ class Rotation(Protocol):
         """Messages that failed or wait because the partner refused them with this certificate are due at once, with
         the event `message.retrying`: they will be signed anew, with the key of the day. Each is one commit;
         those somebody is at are left for the next look, those that ended otherwise are left alone. Which."""
+        ...
+
+    async def note_returned(self, partner: str, certificate: bytes, *, since: datetime, data: dict[str, str]) -> bool:
+        """The partner was moved away from the certificate it refused, by a ring in force `since` then. True for the
+        first who says so: with an audit entry, and the event `certificate.returned` for every backend with webhooks."""
         ...
 
     async def prune_refusals(self, *, before: float) -> int:

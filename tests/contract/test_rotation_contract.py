@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 
 from gateway.errors import ClaimLost
 from gateway.store.api import AttemptResult, Held, NewEvent
+from gateway.store.webhooks import Webhook
 from tests.contract.test_store_contract import LEASE, RED, claim_one, outbound, references, submitted
 
 OLD, NEXT = b"o" * 32, b"n" * 32
@@ -158,7 +160,7 @@ async def test_what_failed_or_waits_is_due_at_once_with_its_message_id(store, ot
 async def test_nothing_twice_when_several_look(store, other):
     messages = [await refused(store) for _ in range(6)]
     found = await asyncio.gather(*(s.resend_refused(RED, NEXT) for s in (store, other, store, other)))
-    assert sorted(sum(found, [])) == sorted(messages)
+    assert sorted(id for ids in found for id in ids) == sorted(messages)
     for id in messages:
         kinds = [kind for _, _, kind, _, _ in await store.events(message=id)]
         assert kinds.count("message.retrying") == 1
@@ -222,3 +224,23 @@ async def test_a_held_message_is_ready_to_be_pulled_again(store):
 async def test_a_message_that_is_gone(store):
     assert await store.resend_refused(RED, NEXT) == []
     assert await store.message(uuid4()) is None
+
+
+# -- gone back -------------------------------------------------------------------------
+
+
+async def test_who_went_back_is_told_of_once(store, other):
+    for id, backend in (("wh_1", "rest"), ("wh_2", "rest"), ("wh_3", "files")):
+        await store.add_webhook(Webhook(id=id, backend=backend, url="http://x", sealed_secret=b"s"))
+    data = {"party": "AP_EE_01", "refused": NEXT.hex(), "fingerprint": OLD.hex()}
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    found = await asyncio.gather(*(s.note_returned(RED, NEXT, since=since, data=data) for s in (store, other, store)))
+    assert sorted(found) == [False, False, True]
+    [entry] = await store.audit_entries()
+    assert (entry.kind, entry.actor, entry.subject, entry.detail) == ("certificates.returned", "automatic", RED, data)
+    jobs = await store.claim("notify", worker="w", limit=10, lease=LEASE)
+    assert sorted(job.queue for job in jobs) == ["wh_1", "wh_2", "wh_3"]
+    assert {(j.message, j.data["type"], j.data["party"]) for j in jobs} == {(None, "certificate.returned", "AP_EE_01")}
+    [row] = await store.ledger(NEXT)
+    assert row.returned_at is not None
+    assert await store.note_returned(RED, NEXT, since=datetime.now(UTC) + timedelta(minutes=1), data=data), "a later ring"

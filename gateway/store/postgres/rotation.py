@@ -1,5 +1,6 @@
 """How partners take our certificates: the ledger, and refusals."""
 
+from datetime import datetime
 from uuid import UUID
 
 from gateway.stages import point
@@ -8,7 +9,7 @@ from gateway.store.chain import row_texts
 from gateway.store.postgres import rows
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
-from gateway.store.rotation import RESENT, Proof, Refusal, Refusing, Standing, Verdict, resend
+from gateway.store.rotation import ACTOR, RESENT, RETURNED, Proof, Refusal, Refusing, Standing, Verdict, resend
 from gateway.store.states import JOB, OUTBOUND, after, before
 
 Q = load("rotation")
@@ -78,6 +79,16 @@ class Rotation(Room):
             await t.commit()
         point("RT04")
         return event is not None
+
+    async def note_returned(self, partner: str, certificate: bytes, *, since: datetime, data: dict[str, str]) -> bool:
+        async with self._pool.transaction() as t:
+            if not await t.row(Q["returned"], partner, certificate, since):
+                return False
+            await t.row(QA["append"], *row_texts("certificates.returned", ACTOR, partner, data))
+            await t.row(Q["tell_backends"], RETURNED, rows.text(data))
+            await t.commit()
+        self._bell.ring()
+        return True
 
     async def prune_refusals(self, *, before: float) -> int:
         return len(await self._pool.writes(Q["prune"], before))

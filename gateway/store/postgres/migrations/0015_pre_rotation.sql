@@ -12,6 +12,7 @@ CREATE TABLE certificate_ledger (
     code         text COLLATE "C",
     proof        text COLLATE "C" CHECK (proof IN ('signature', 'tls', 'none')),
     used_at      timestamptz,
+    returned_at  timestamptz,                    -- given up for this partner, who refused it
     PRIMARY KEY (partner, certificate),
     CHECK (num_nulls(announced_at, announced_by) IN (0, 2)),
     CHECK (num_nulls(asked_at, verdict, why) IN (0, 3))

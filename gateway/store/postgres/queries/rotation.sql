@@ -20,7 +20,8 @@ RETURNING used_at;
 
 -- ledger
 -- The rows of certificate $1, or all.
-SELECT partner, certificate, announced_at, announced_by, asked_at, verdict, why, code, proof, used_at
+SELECT partner, certificate, announced_at, announced_by, asked_at, verdict, why, code, proof, used_at,
+       returned_at
   FROM certificate_ledger WHERE $1::bytea IS NULL OR certificate = $1 ORDER BY certificate, partner;
 
 -- refusals
@@ -28,6 +29,18 @@ SELECT partner, certificate, announced_at, announced_by, asked_at, verdict, why,
 SELECT partner, party, certificate, message, code, proof, at, outlived, settled
   FROM signature_refusal
  WHERE at > now() - make_interval(secs => $1) AND ($2::text IS NULL OR partner = $2) ORDER BY number;
+
+-- returned
+-- Partner $1 was moved away from the certificate $2 by a ring in force since $3. No row: that was known.
+INSERT INTO certificate_ledger AS l (partner, certificate, returned_at) VALUES ($1, $2, now())
+    ON CONFLICT (partner, certificate) DO UPDATE SET returned_at = now()
+ WHERE l.returned_at IS NULL OR l.returned_at < $3
+RETURNING returned_at;
+
+-- tell_backends
+-- Write the event $1 with the data $2 for every backend that has webhooks.
+INSERT INTO event (type, message, backend, data)
+SELECT $1, NULL, backend, $2::json FROM webhook WHERE NOT disabled GROUP BY backend;
 
 -- refusing
 -- Errors of the last $1 seconds with one of the proofs $2 that were not outlived, counted.
