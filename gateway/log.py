@@ -83,6 +83,10 @@ EVENTS: dict[str, str] = {
     "agreements.refused": "this process cannot serve a revision that was proposed; nothing changes anywhere",
     "agreements.trouble": "this process cannot serve the active revision; it is not ready and tries again",
     "agreements.unavailable": "an earlier revision cannot be loaded; its messages go on under the one in force",
+    "listener.nameless": "the AS4 listener has no certificate, neither configured nor in the ring; handshakes fail",
+    "keys.in_force": "this process signs and decrypts with a ring of keys from now on",
+    "keys.refused": "this process cannot open a ring of keys that was proposed; nothing changes anywhere",
+    "keys.trouble": "this process cannot open the active ring of keys; it is not ready and tries again",
     "agreements.drift": "the files are not those of the revision in force; `gateway pmodes plan` shows how they differ",
     # processes
     "gateway.started": "all workers serve",

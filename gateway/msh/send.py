@@ -28,6 +28,7 @@ from gateway.errors import (
     KeyUnavailable,
     NotFound,
     PeerAnswered,
+    RingUnavailable,
     SendFailed,
     SubmissionRefused,
 )
@@ -85,8 +86,8 @@ class Sender:
             signed = [wire.references, *(r for r in earlier if r != wire.references)]
             receipt, status = await self._exchange(message, leg, wire, signed)
         except (GatewayError, OSError) as error:
-            if isinstance(error, ClaimLost):
-                raise
+            if isinstance(error, ClaimLost | RingUnavailable):
+                raise  # nothing was tried; another process may have the keys
             result = self._failed(error, message, leg, job, steps)
         else:
             result = AttemptResult(
