@@ -28,6 +28,7 @@ from gateway.keys import sealing
 from gateway.keys.formats import truststore
 from gateway.keys.keyring import Keyring
 from gateway.keys.keyring import load_keyring as read_keyring
+from gateway.keys.own import TlsKey
 from gateway.keys.tls import client_context
 from gateway.msh.door import Door
 from gateway.msh.hold import Holder
@@ -37,6 +38,7 @@ from gateway.msh.pull import Puller
 from gateway.msh.receive import Receiver
 from gateway.msh.refusals import Refusals
 from gateway.msh.revisions import Revisions
+from gateway.msh.ring import OwnRing
 from gateway.msh.rooms import Agreements, Cell, Cpu, Rooms
 from gateway.msh.rotation import Rotation
 from gateway.msh.send import Sender
@@ -149,7 +151,7 @@ class Gateway:
             receiver,
             paths=rooms.config.as4.paths,
             concurrent=rooms.config.limits.uploads,
-            accepting=lambda: not self._draining,
+            accepting=lambda: not self._draining and rooms.revisions.ring.usable,
         )
         self.plugin = _by_path(backends)
 
@@ -193,16 +195,15 @@ class Gateway:
         await self._rooms.store.close()
 
     async def reload(self) -> None:
-        """Read keys and agreements again. On any error the old ones stay and the error is raised.
+        """Read key files and agreements again. On any error the old ones stay and the error is raised.
 
         Files that say something new become a revision, for every process of every node; files that
         say what was in force once do not: going back is asked for by name.
         """
         rooms = self._rooms
-        keyring = load_keyring(rooms.config)
-        check_usable(rooms.agreements.value.pmodes, keyring, self._backends)
-        rooms.keyring.value = keyring
-        rooms.client.refresh()
+        ring, files = rooms.revisions.ring, load_keyring(rooms.config)
+        check_usable(rooms.agreements.value.pmodes, ring.with_files(files), self._backends)
+        ring.take_files(files)
         await agreement_verbs.follow(
             rooms.store, load_bundle(rooms.config), rooms.revisions,
             author=f"{rooms.node} (reload)", lint=lambda files: lint_pmodes(rooms.config, path=files),
@@ -230,15 +231,20 @@ class Gateway:
         return "store", health.writable, f"PostgreSQL {health.version}{'' if health.writable else ', read-only'}"
 
     def _check_keys(self) -> tuple[str, bool, str]:
-        pmodes = self._rooms.agreements.value.pmodes
+        pmodes, ring = self._rooms.agreements.value.pmodes, self._rooms.revisions.ring
+        if ring.trouble is not None:
+            return "keys", False, ring.trouble
         try:
             for party in pmodes.selves:
                 for name in {leg.profile for leg in pmodes.legs if leg.from_party == party}:
                     self._rooms.keyring.value.signing_key(party.party_id, PROFILES[name]).sign(b"ready")
         except KeyUnavailable as error:
             return "keys", False, str(error)
-        return "keys", True, "signing works"
+        return "keys", True, f"signing works, ring {ring.number}" if ring.number else "signing works"
 
+    def tls_key(self, use: str) -> TlsKey | None:
+        """The key for TLS that the ring has, if any."""
+        return self._rooms.keyring.value.tls(use)
 
     def _check_agreements(self) -> tuple[str, bool, str]:
         """A process that cannot serve the active revision takes no messages under the one before."""
@@ -253,7 +259,7 @@ def _finder(client: Client, paths: Paths, clock: SystemClock, config: Config, cp
     return Finder(client, paths.publisher, clock, config.discovery, run=cpu.run)
 
 
-def _partner_tls(config: Config, _partner: str, ca: bytes | None) -> ssl.SSLContext:
+def _partner_tls(config: Config, keys: Cell[Keyring], _partner: str, ca: bytes | None) -> ssl.SSLContext:
     """The context for one partner. One each: a shared one would leak trust between partners."""
     tls = config.as4.client_tls
     return client_context(
@@ -263,6 +269,7 @@ def _partner_tls(config: Config, _partner: str, ca: bytes | None) -> ssl.SSLCont
         password=tls.password,
         minimum_version=tls.minimum_version,
         ciphers=tls.ciphers,
+        identity=keys.value.tls("tls-client"),
     )
 
 
@@ -348,12 +355,14 @@ async def build(
     clock, cpu = SystemClock(), Cpu(config.workers.threads)
     store = store or await open_store(config)
     agreements, keys = Cell(Agreements(PModeSet())), Cell(keyring)
+    client = Client(egress, tls=partial(_partner_tls, config, keys))
+    kek = load_kek(config)
+    ring = OwnRing(store, keys, kek, cpu, read_files=partial(load_keyring, config), tell=client.refresh)
     revisions = Revisions(
-        store, agreements, keys, cpu,
+        store, agreements, ring, cpu,
         test=lambda found, keyring: check_usable(found.pmodes, keyring, backends_of(config)),
-        read_keyring=partial(load_keyring, config), base=base_of(config), node=config.node.name, place=metrics.place(),
+        base=base_of(config), node=config.node.name, place=metrics.place(),
     )  # fmt: skip
-    client = Client(egress, tls=partial(_partner_tls, config))
     paths = Paths(config.trust, clock)
     rooms = Rooms(
         config=config,
@@ -361,7 +370,7 @@ async def build(
         agreements=agreements,
         revisions=revisions,
         keyring=keys,
-        kek=load_kek(config),
+        kek=kek,
         client=client,
         clock=clock,
         cpu=cpu,
@@ -391,16 +400,15 @@ async def build(
     )  # fmt: skip
 
 
-def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts) -> Rooms:
+def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts, keyring: Keyring | None = None) -> Rooms:
     """What it takes to send a message beside the running node, as the node would. Raises `ConfigError`.
 
-    Keys, agreements, TLS and egress are the node's; the store and what seals it live in memory. Nothing is
-    written anywhere, and no running process hears of it.
+    Keys (`keyring`, or the files), agreements, TLS and egress are the node's; the store and what seals it live in
+    memory. Nothing is written anywhere, and no running process hears of it.
     """
-    agreements, clock, cpu = Cell(Agreements(pmodes)), SystemClock(), Cpu(1)
-    client = Client(
-        EgressPolicy(allow_networks=config.egress.allow_networks), tls=partial(_partner_tls, config), timeouts=timeouts
-    )
+    agreements, keys = Cell(Agreements(pmodes)), Cell(keyring or load_keyring(config))
+    clock, cpu, egress = SystemClock(), Cpu(1), EgressPolicy(allow_networks=config.egress.allow_networks)
+    client = Client(egress, tls=partial(_partner_tls, config, keys), timeouts=timeouts)
     paths, store = Paths(config.trust, clock), MemoryStore(clock)
     finder = partial(_finder, client, paths, clock, config, cpu)
     return Rooms(
@@ -408,7 +416,7 @@ def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts) -> Rooms:
         store=store,
         agreements=agreements,
         revisions=OneRevision(agreements.value),
-        keyring=Cell(load_keyring(config)),
+        keyring=keys,
         kek=sealing.KeyEncryptionKey(os.urandom(sealing.KEY_SIZE)),
         client=client,
         clock=clock,

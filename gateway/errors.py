@@ -435,6 +435,10 @@ class AgreementsUnavailable(StoreUnavailable):
     """The agreements of a message cannot be loaded in this process; another one may have them."""
 
 
+class RingUnavailable(StoreUnavailable):
+    """Our own keys cannot be opened in this process; another one may have them."""
+
+
 class ClaimLost(GatewayError):
     """The claim on a job has passed to another worker; nothing of ours may be written."""
 

@@ -88,6 +88,10 @@ EVENTS: dict[str, str] = {
     "certificate.went_back": "a partner is signed for with the certificate before, because it refused the new one",
     "certificate.resent": "messages that a partner refused for their certificate are due again, under another one",
     "certificate.used": "a partner uses a certificate of ours for the first time",
+    "listener.nameless": "the AS4 listener has no certificate, neither configured nor in the ring; handshakes fail",
+    "keys.in_force": "this process signs and decrypts with a ring of keys from now on",
+    "keys.refused": "this process cannot open a ring of keys that was proposed; nothing changes anywhere",
+    "keys.trouble": "this process cannot open the active ring of keys; it is not ready and tries again",
     "agreements.drift": "the files are not those of the revision in force; `gateway pmodes plan` shows how they differ",
     # processes
     "gateway.started": "all workers serve",

@@ -76,11 +76,12 @@ REFUSALS = Metric(
 RETURNS = Metric(
     "gateway_signature_returns", "counter", ("party",), "Times a partner went back to an earlier certificate by itself."
 )
+RING = Metric("gateway_keys_ring", "gauge", ("worker",), "Ring of own keys in force in a worker process.")
 BUILD = Metric("gateway_build_info", "gauge", ("version", "python"), "Always 1; the labels say what runs.")
 METRICS = {
     m.name: m
     for m in (MESSAGES, DURATION, STAGE, RETRIES, DUPLICATES, ERRORS, PAYLOAD, RECEIPTS, WEBHOOKS, PULLS, QUEUE,
-              RESTARTS, AGREEMENTS, REFUSALS, RETURNS, BUILD)
+              RESTARTS, AGREEMENTS, RING, REFUSALS, RETURNS, BUILD)
 }  # fmt: skip
 
 #: Doubles in a file. 100 partners with 4 actions and 4 outcomes take 1,600; 256 KiB is nothing.
@@ -261,6 +262,11 @@ def refusal(party: str, proof: str) -> None:
 def went_back(party: str) -> None:
     """A partner is signed for with the certificate before."""
     _count(RETURNS, (party,))
+
+
+def ring_revision(number: int) -> None:
+    """This process uses ring `number` of our own keys from now on."""
+    _gauge(RING, (_name,), float(number))
 
 
 def worker_restarted() -> None:

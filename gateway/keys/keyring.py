@@ -29,6 +29,7 @@ from gateway.as4.wss.keys import DecryptionKey, SigningKey
 from gateway.config import KeyStore
 from gateway.errors import CertificateRefused, ConfigError, KeyUnavailable
 from gateway.keys.formats import MAX_SIZE, Entry, certificates, read_keystore
+from gateway.keys.own import TlsKey
 
 #: Digests and mask generation functions of RSA-OAEP. Which pairs are accepted is the profile's business.
 _DIGESTS = {
@@ -175,7 +176,7 @@ class Keyring:
     has nothing that fits, and decrypts always.
     """
 
-    __slots__ = ("_below", "_chosen", "_decrypting", "_signing")
+    __slots__ = ("_below", "_chosen", "_decrypting", "_signing", "_tls")
 
     def __init__(
         self,
@@ -183,17 +184,22 @@ class Keyring:
         decrypting: Mapping[str | None, Sequence[DecryptionKey]],
         chosen: Mapping[tuple[str | None, str], Sequence[SigningKey]] | None = None,
         below: "Keyring | None" = None,
+        tls: Mapping[str, TlsKey] | None = None,
     ) -> None:
         """Keys by party id; those under None are for every party of ours. `chosen` has those that sign for a
-        party to one partner, by (party id, partner's party id)."""
+        party to one partner, by (party id, partner's party id), `tls` those of connections, by use."""
         self._signing = {party: tuple(keys) for party, keys in signing.items()}
         self._decrypting = {party: tuple(keys) for party, keys in decrypting.items()}
         self._chosen = {place: tuple(keys) for place, keys in (chosen or {}).items()}
-        self._below = below
+        self._below, self._tls = below, dict(tls or {})
 
     def over(self, below: "Keyring") -> "Keyring":
         """These keys first, then those of `below`."""
-        return Keyring(self._signing, self._decrypting, self._chosen, below)
+        return Keyring(self._signing, self._decrypting, self._chosen, below, self._tls)
+
+    def tls(self, use: str) -> TlsKey | None:
+        """The key for connections that come to us (`tls-server`) or go to partners (`tls-client`)."""
+        return self._tls.get(use)
 
     def signing_key(
         self, party: PartyId | str, profile: Profile, *, partner: PartyId | str | None = None

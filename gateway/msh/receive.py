@@ -305,8 +305,9 @@ class Receiver:
             raise MimeInconsistency("a part is missing", where=f"eb:PartInfo[{number}] without MIME part")
         message: UserMessage = opened.unit
         keyring = self._rooms.keyring.value
-        content_key, ours = None, keyring.decryption_keys(message.to_party)
+        content_key, ours = None, ()
         if opened.promised:
+            ours = keyring.decryption_keys(message.to_party)
             with stage("decrypt"):
                 content_key = unwrap_content_key(opened, ours)
         id, key = new_id(), new_message_key(self._rooms.entropy)
@@ -328,7 +329,7 @@ class Receiver:
                     new = await self._accepted(opened, leg, parts, proven_parts, leading, id, key, agreements, steps)
                     received = await receiving.accept(new)
         answer = self._answer(received, new, opened, leg)
-        if opened.encrypted_key is not None and content_key is not None:
+        if content_key is not None:
             key = ours[0] if len(ours) == 1 else recipient_key(opened.encrypted_key, ours)
             self._rooms.rotation.uses(message.from_party, certificate_name(key.certificate))
         if opened.voucher is not None:

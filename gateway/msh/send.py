@@ -28,6 +28,7 @@ from gateway.errors import (
     KeyUnavailable,
     NotFound,
     PeerAnswered,
+    RingUnavailable,
     SendFailed,
     SubmissionRefused,
 )
@@ -88,8 +89,8 @@ class Sender:
             signed = [wire.references, *(r for r in earlier if r != wire.references)]
             receipt, status = await self._exchange(message, leg, wire, signed)
         except (GatewayError, OSError) as error:
-            if isinstance(error, ClaimLost):
-                raise
+            if isinstance(error, ClaimLost | RingUnavailable):
+                raise  # nothing was tried; another process may have the keys
             proof = proof_of(error)
             # During a rotation a message that is refused for its certificate can be signed with another one.
             spared = proof is not None and await self._rooms.rotation.spares(message.user_message.to_party, signer)

@@ -258,7 +258,7 @@ async def test_a_revision_that_was_tampered_with_is_not_served(changing):
     await change.nobody_else()
     await lv.store.propose_revision(NewRevision(base=1, content=bundle.encode(), author="x", reason="y"))
     await lv.store.settle_revision(2)
-    lv.store._revisions[2] = msgspec.structs.replace(lv.store._revisions[2], content=bundle.encode() + b" ")
+    lv.store._revisions["agreements", 2] = msgspec.structs.replace(lv.store._revisions["agreements", 2], content=bundle.encode() + b" ")
     await change.revisions.look()
     assert change.revisions.number == 1 and "is not what was written" in change.revisions.trouble
 
@@ -268,7 +268,7 @@ async def test_an_unknown_or_lost_revision_of_a_message(changing):
     await change.endpoint(DEAD)
     current = change.rooms.agreements.value
     assert await change.revisions.of(0) is current, "from before there were revisions"
-    del lv.store._revisions[1]
+    del lv.store._revisions["agreements", 1]
     change.revisions._older.clear()
     assert await change.revisions.of(1) is current, "better sent under today's agreements than never"
     with pytest.raises(AgreementsUnavailable):
