@@ -14,7 +14,7 @@ the way can say it, and the verdict is unknown [threats J04].
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -50,8 +50,8 @@ class Answered(Struct, frozen=True, kw_only=True):
     ms: float = 0.0
 
 
-def askable(pmodes: PModeSet, key: SigningKey, party: str) -> dict[str, list[Leg]]:
-    """The test-service legs of our `party` that `key` would sign, by partner's key in the store.
+def askable(pmodes: PModeSet, party: str | None = None) -> dict[str, list[Leg]]:
+    """The test-service legs of our `party`, or of any, by partner's key in the store.
 
     Partners that only pull from us, or are discovered for each message, cannot be asked and are not there.
     """
@@ -61,30 +61,35 @@ def askable(pmodes: PModeSet, key: SigningKey, party: str) -> dict[str, list[Leg
         return {}
     found: dict[str, list[Leg]] = {}
     for leg in legs:
-        if leg.from_party.party_id.value == party and PROFILES[leg.profile].send_signature == key.algorithm:
+        if party in (None, leg.from_party.party_id.value):
             found.setdefault(party_key(leg.to_party.party_id), []).append(leg)
     return found
 
 
 async def ask_all(
-    rooms: Rooms, asked: dict[str, list[Leg]], key: SigningKey, *, parallel: int,
-    told: Callable[[Answered], object] = lambda _: None,
-) -> list[Answered]:  # fmt: skip
-    """Ask the partners, `parallel` at once; one that is slow holds up nobody but takes a place until its time is
-    over. `told` hears each verdict as it comes. The order is that of `asked`."""
+    rooms: Rooms, asked: dict[str, list[Leg]], key: SigningKey, *, parallel: int
+) -> AsyncIterator[Answered]:
+    """Ask the partners, `parallel` at once, and give each answer as it comes: one that is slow holds up nobody, but
+    takes a place until its time is over."""
     gate = asyncio.Semaphore(parallel)
 
     async def one(legs: list[Leg]) -> Answered:
         async with gate:
-            found = await ask(rooms, legs, key)
-        told(found)
-        return found
+            return await ask(rooms, legs, key)
 
-    return await asyncio.gather(*(one(legs) for legs in asked.values()))
+    tasks = [asyncio.create_task(one(legs)) for legs in asked.values()]
+    try:
+        for done in asyncio.as_completed(tasks):
+            yield await done
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def ask(rooms: Rooms, legs: Sequence[Leg], key: SigningKey) -> Answered:
-    """One partner, under every agreement that the key is for; the worst answer counts."""
+    """One partner, under every agreement whose profile the key signs for; the worst answer counts."""
+    legs = [leg for leg in legs if PROFILES[leg.profile].send_signature == key.algorithm]
     found = [await _ask(rooms, leg, key) for leg in legs]
     return max(found, key=lambda answered: ("green", "unknown", "amber").index(answered.verdict))
 
