@@ -38,7 +38,7 @@ from gateway.msh.pull import Puller
 from gateway.msh.receive import Receiver
 from gateway.msh.refusals import Refusals
 from gateway.msh.revisions import Revisions
-from gateway.msh.ring import OwnRing
+from gateway.msh.ring import OwnRing, Tokens, open_ring
 from gateway.msh.rooms import Agreements, Cell, Cpu, Rooms
 from gateway.msh.rotation import Rotation
 from gateway.msh.send import Sender
@@ -49,9 +49,11 @@ from gateway.msh.workers import Workers
 from gateway.operate import agreements as agreement_verbs
 from gateway.operate.lint import backends_of, findings
 from gateway.operate.ping import OneRevision
+from gateway.operate.plan import bundle_of
 from gateway.pmodes import toml as pmode_toml
 from gateway.pmodes.bundle import Bundle, Files
 from gateway.store.api import Store
+from gateway.store.keys import Ring
 from gateway.store.memory import MemoryStore
 from gateway.transport.client import Client, Timeouts
 from gateway.transport.egress import EgressPolicy
@@ -133,6 +135,24 @@ def database_runs(config: Config) -> bool:
 def self_test(config: Config, bundle: Bundle) -> None:
     """What every process does with a revision before it acknowledges it. Raises `GatewayError`."""
     check_usable(pmode_toml.expanded(bundle), load_keyring(config), backends_of(config))
+
+
+async def test_ring(config: Config, store: Store, ring: Ring) -> None:
+    """What every process does with a ring before it acknowledges it. Raises `GatewayError`."""
+    opened = open_ring(ring, await store.own_keys(), load_kek(config), Tokens())
+    active = await store.active_agreements()
+    if active is not None:
+        pmodes = pmode_toml.expanded(bundle_of(active, base_of(config)))
+        check_usable(pmodes, opened.over(load_keyring(config)), backends_of(config))
+
+
+async def own_keyring(config: Config, store: Store) -> Keyring:
+    """The keys that are in force: the active ring over the files. Raises `GatewayError`."""
+    files, active = load_keyring(config), await store.active_ring()
+    if active is None:
+        return files
+    opened = open_ring(Ring.decode(active.content), await store.own_keys(), load_kek(config), Tokens())
+    return opened.over(files)
 
 
 class Gateway:
@@ -443,6 +463,8 @@ __all__ = [
     "log",
     "metrics",
     "open_store",
+    "own_keyring",
     "self_test",
+    "test_ring",
     "trial",
 ]  # fmt: skip

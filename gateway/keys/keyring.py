@@ -12,7 +12,7 @@ way. What a key can do follows from its type and the key usage of its certificat
 Private keys never appear in a repr, an error or the log.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -47,7 +47,7 @@ _MGFS = {
 
 
 class _Holder:
-    """A private key with its certificate. The key is reachable for the two classes below only."""
+    """A private key with its certificate."""
 
     __slots__ = ("_key", "certificate")
 
@@ -60,6 +60,10 @@ class _Holder:
 
     def __reduce__(self) -> str:
         raise TypeError("a private key is not pickled")
+
+    def held(self) -> object:
+        """The private key itself, to be sealed."""
+        return self._key
 
 
 class SoftwareSigningKey(_Holder):
@@ -248,6 +252,18 @@ def load_keyring(stores: Iterable[KeyStore]) -> Keyring:
     """The keys of `[[keys.store]]`. Raises `ConfigError` that names file and what is wrong with it."""
     signing: dict[str | None, list[SigningKey]] = {}
     decrypting: dict[str | None, list[DecryptionKey]] = {}
+    for store, signer, opener in configured_keys(stores):
+        if signer is not None:
+            signing.setdefault(store.party, []).append(signer)
+        if opener is not None:
+            decrypting.setdefault(store.party, []).append(opener)
+    return Keyring(signing, decrypting)
+
+
+def configured_keys(
+    stores: Iterable[KeyStore],
+) -> Iterator[tuple[KeyStore, SoftwareSigningKey | None, SoftwareDecryptionKey | None]]:
+    """Every key of `[[keys.store]]` with its table, as what it is used for. Raises `ConfigError`."""
     for number, store in enumerate(stores):
         place = f"keys.store[{number}]"
         for entry in _private_entries(store, place):
@@ -258,11 +274,7 @@ def load_keyring(stores: Iterable[KeyStore]) -> Keyring:
                     f"the key {entry.alias!r} can do nothing of {list(store.uses)}", file=str(store.path),
                     key=place, hint="its type or the key usage of its certificate is for something else",
                 )  # fmt: skip
-            if signer is not None:
-                signing.setdefault(store.party, []).append(signer)
-            if opener is not None:
-                decrypting.setdefault(store.party, []).append(opener)
-    return Keyring(signing, decrypting)
+            yield store, signer, opener
 
 
 def _private_entries(store: KeyStore, place: str) -> list[Entry]:

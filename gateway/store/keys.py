@@ -50,9 +50,11 @@ class NewKey(Struct, frozen=True, kw_only=True):
 
 
 class OwnKey(NewKey, frozen=True, kw_only=True):
-    """A key of ours, with its state for each use. `sealed` and `token` are None once every use is RETIRED."""
+    """A key of ours, with its state for each use, and since when it has it. `sealed` and `token` are None once every
+    use is RETIRED."""
 
     states: dict[KeyUse, KeyState]
+    since: dict[KeyUse, datetime]
     created_at: datetime
     author: str
 

@@ -24,9 +24,10 @@ class MemoryKeys:
 
     async def add_key(self, new: NewKey, *, author: str) -> OwnKey:
         self._check_new(new.certificate, new.public)
+        now, uses = self._clock.now(), tuple(sorted(new.uses))
         made = OwnKey(
-            **{**msgspec.structs.asdict(new), "uses": tuple(sorted(new.uses))},
-            states=dict.fromkeys(sorted(new.uses), "PLANNED"), created_at=self._clock.now(), author=author,
+            **msgspec.structs.asdict(new) | {"uses": uses}, states=dict.fromkeys(uses, "PLANNED"),
+            since=dict.fromkeys(uses, now), created_at=now, author=author,
         )  # fmt: skip
         self._own_keys[made.id] = made
         self._note_key("key.added", author, made, {"uses": list(new.uses), "algorithm": new.algorithm})
@@ -57,8 +58,9 @@ class MemoryKeys:
         if set(key.states.values()) != {"PLANNED"}:
             raise NotPossible(f"key {id} is not PLANNED for all its uses; it is retired use by use")
         self._own_keys[id] = dropped = msgspec.structs.replace(
-            key, states=dict.fromkeys(key.states, "RETIRED"), sealed=None, token=None
-        )
+            key, states=dict.fromkeys(key.states, "RETIRED"), sealed=None, token=None,
+            since=dict.fromkeys(key.states, self._clock.now()),
+        )  # fmt: skip
         self._note_key("key.dropped", actor, key, {"why": why})
         return dropped
 
@@ -75,7 +77,9 @@ class MemoryKeys:
         wanted, why = Ring.decode(ring.content), {"ring": ring.number, "reason": ring.reason}
         for move in moves(self._own_keys.values(), wanted):
             key = self._own_keys[move.key]
-            key = msgspec.structs.replace(key, states=key.states | {move.use: move.after})
+            key = msgspec.structs.replace(
+                key, states=key.states | {move.use: move.after}, since=key.since | {move.use: self._clock.now()}
+            )
             self._own_keys[key.id] = msgspec.structs.replace(key, sealed=None, token=None) if key.retired else key
             facts = {"use": move.use, "from": move.before, "to": move.after, **why}
             self._note_key("key.moved", ring.author, key, facts)

@@ -110,6 +110,8 @@ async def note(t: Transaction, kind: str, actor: str, key: OwnKey, facts: dict[s
 
 
 def _key(row: Record) -> OwnKey:
-    facts = dict(row)
-    facts["chain"], facts["uses"] = tuple(row["chain"]), tuple(row["uses"])
-    return OwnKey(**facts | {"states": dict(zip(row["uses"], row["states"], strict=True))})
+    facts, uses = dict(row), row["uses"]
+    return OwnKey(**facts | {
+        "chain": tuple(row["chain"]), "uses": tuple(uses), "states": dict(zip(uses, row["states"], strict=True)),
+        "since": dict(zip(uses, row["since"], strict=True)),
+    })  # fmt: skip

@@ -28,7 +28,8 @@ UPDATE key_use SET state = 'RETIRED', since = now() WHERE key = $1 AND state = '
 -- Every key with its states.
 SELECT id, party, algorithm, public, sealed, token, certificate, chain, author, created_at,
        ARRAY(SELECT use FROM key_use WHERE key = own_key.id ORDER BY use) AS uses,
-       ARRAY(SELECT state FROM key_use WHERE key = own_key.id ORDER BY use) AS states
+       ARRAY(SELECT state FROM key_use WHERE key = own_key.id ORDER BY use) AS states,
+       ARRAY(SELECT since FROM key_use WHERE key = own_key.id ORDER BY use) AS since
   FROM own_key ORDER BY created_at, id;
 
 -- move
