@@ -17,6 +17,7 @@ import msgspec
 from gateway import log, metrics, plugin
 from gateway.as4.pmode import PModeSet
 from gateway.as4.profiles import PROFILES
+from gateway.as4.wss.keys import SigningKey
 from gateway.backends.domibus_ws import DomibusWsBackend
 from gateway.backends.filesystem import FilesystemBackend
 from gateway.backends.rest import RestBackend
@@ -38,7 +39,7 @@ from gateway.msh.pull import Puller
 from gateway.msh.receive import Receiver
 from gateway.msh.refusals import Refusals
 from gateway.msh.revisions import Revisions
-from gateway.msh.ring import OwnRing, Tokens, open_ring
+from gateway.msh.ring import OwnRing, Tokens, open_one, open_ring
 from gateway.msh.rooms import Agreements, Cell, Cpu, Rooms
 from gateway.msh.rotation import Rotation
 from gateway.msh.send import Sender
@@ -53,7 +54,7 @@ from gateway.operate.plan import bundle_of
 from gateway.pmodes import toml as pmode_toml
 from gateway.pmodes.bundle import Bundle, Files
 from gateway.store.api import Store
-from gateway.store.keys import Ring
+from gateway.store.keys import OwnKey, Ring
 from gateway.store.memory import MemoryStore
 from gateway.transport.client import Client, Timeouts
 from gateway.transport.egress import EgressPolicy
@@ -153,6 +154,32 @@ async def own_keyring(config: Config, store: Store) -> Keyring:
         return files
     opened = open_ring(Ring.decode(active.content), await store.own_keys(), load_kek(config), Tokens())
     return opened.over(files)
+
+
+async def agreed(config: Config, store: Store) -> PModeSet:
+    """The agreements in force, or those of the files where there are none yet. Raises `ConfigError`."""
+    active = await store.active_agreements()
+    return pmode_toml.expanded(bundle_of(active, base_of(config)) if active is not None else load_bundle(config))
+
+
+def open_signer(config: Config, key: OwnKey) -> SigningKey:
+    """A signing key of the database, whatever its state. Raises `KeyUnavailable`."""
+    return open_one(key, "sign", load_kek(config), Tokens())
+
+
+def signs_today(keyring: Keyring, pmodes: PModeSet, like: OwnKey) -> tuple[str, SigningKey]:
+    """The name of our party that `like` is for, and the key that signs for it today. Raises `ConfigError`,
+    `KeyUnavailable`."""
+    ours = [party for party in pmodes.selves if like.party in (None, party.party_id.value)]
+    if len(ours) != 1:
+        names = ", ".join(party.name for party in pmodes.selves) or "none"
+        raise ConfigError(f"key {like.id} is not for one party of ours but for any of: {names}", key="party",
+                          hint="import it with --party")  # fmt: skip
+    party = ours[0]
+    profiles = dict.fromkeys(leg.profile for leg in pmodes.legs if party in (leg.from_party, leg.to_party))
+    if not profiles:
+        raise ConfigError(f"there is no agreement of {party.name}", key="pmodes")
+    return party.name, keyring.signing_key(party.party_id, PROFILES[next(iter(profiles))])
 
 
 class Gateway:

@@ -1,4 +1,4 @@
-"""`gateway certs list | show | stage | promote | rollback | retire | export | needs-renewal | timeline`: our own keys.
+"""`gateway certs list | show | stage | retire | export | needs-renewal | timeline`: our own keys.
 
 What is in force is in the database, as a ring that every process of every node has opened and tested. Whoever runs
 the gateway on the same database switches at one moment, on this machine or another.
@@ -61,43 +61,6 @@ def stage(keys, uses, config, **options):
     from gateway.operate import certificates
 
     _run(config, lambda have, now: certificates.plan_stage(have, keys, uses), **options)
-
-
-@click.command()
-@keys_argument
-@use_option
-@click.option("--keep-choices", "chosen", is_flag=True, help="Partners for whom another key was chosen keep it.")
-@change_options
-@json_option
-@config_option
-def promote(keys, uses, chosen, config, **options):
-    """Sign, and be known, with these keys from now on: for all partners, on all nodes at one moment.
-
-    The keys they replace drain: they sign no more, and still decrypt.
-
-    \b
-    Exit status 1: refused, 3: the plan has a warning, 6: the plan is stale, 8: not everybody answered in time
-    """
-    from gateway.operate import certificates
-
-    _run(config, lambda have, now: certificates.plan_promote(have, keys, uses, now=now, chosen=chosen), **options)
-
-
-@click.command()
-@keys_argument
-@use_option
-@change_options
-@json_option
-@config_option
-def rollback(keys, uses, config, **options):
-    """Take back a promotion: these keys are staged again, and those they replaced are active again.
-
-    \b
-    Exit status 1: refused, 3: the plan has a warning, 6: the plan is stale, 8: not everybody answered in time
-    """
-    from gateway.operate import certificates
-
-    _run(config, lambda have, now: certificates.plan_rollback(have, keys, uses, now=now), **options)
 
 
 @click.command()

@@ -102,3 +102,22 @@ def show_outcome(plan: Any, outcome: Any, as_json: bool) -> int:
     if ring.state == "ACTIVE":
         return 8 if outcome.behind else 0
     return 8 if late else 6 if stale else 1
+
+
+MATRIX = ["party", "on", "verdict", "asked_at", "announced_at", "used_at", "why", "todo"]
+
+
+def matrix_facts(row: Any) -> dict:
+    """One partner and one certificate, as JSON has it."""
+    return {name: getattr(row, name) for name in row.__struct_fields__}
+
+
+def show_matrix(rows: Any) -> None:
+    """How partners stand to a certificate."""
+    days = ("asked_at", "announced_at", "used_at")
+    shown = []
+    for row in rows:
+        verdict = (row.verdict or "not asked") if row.asked else "cannot be asked"
+        times = {day: f"{at:%Y-%m-%d %H:%M}" for day in days if (at := getattr(row, day)) is not None}
+        shown.append({**dict.fromkeys(days), **matrix_facts(row), **times, "verdict": verdict})
+    show_table(shown, MATRIX)

@@ -14,7 +14,7 @@ others (`RingUnavailable`).
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway import log, metrics
 from gateway.errors import CertificateRefused, KeyUnavailable, RingUnavailable
@@ -27,7 +27,7 @@ from gateway.msh.following import Following, intact
 from gateway.msh.rooms import Cell, Cpu
 from gateway.store.agreements import Beat, Revision
 from gateway.store.api import Store
-from gateway.store.keys import OwnKey, Place, Ring
+from gateway.store.keys import KeyUse, OwnKey, Place, Ring
 
 
 class Opened(NamedTuple):
@@ -169,6 +169,13 @@ def open_ring(ring: Ring, keys: Iterable[OwnKey], kek: KeyEncryptionKey, tokens:
     for choice in ring.choices:
         chosen.setdefault((choice.party or None, choice.partner), []).append(signers[choice.key])
     return Keyring(signing, decrypting, chosen, tls=tls)
+
+
+def open_one(key: OwnKey, use: KeyUse, kek: KeyEncryptionKey, tokens: Tokens) -> Any:
+    """One key, opened for one of its uses and proven. Raises `KeyUnavailable`, `CertificateRefused`."""
+    if key.certificate is None:
+        raise KeyUnavailable(f"key {key.id} waits for its certificate")
+    return _open(key, Place(key.id, use, "STAGED"), kek, tokens)
 
 
 def _open(key: OwnKey, place: Place, kek: KeyEncryptionKey, tokens: Tokens) -> object:

@@ -4,7 +4,7 @@ A *means* is one way to tell a partner. The package (`announcement`) reaches eve
 others take their place in front of it and say whom they reach.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -98,9 +98,9 @@ def plan_announce(have: Held, keys: Sequence[OwnKey]) -> Plan:
 
 async def announce(
     store: Store, pmodes: PModeSet, rows: Sequence[Row], keys: Sequence[OwnKey], announcement: Announcement,
-    means: Sequence[Means], *, actor: str, parties: Collection[str] = (),
+    means: Sequence[Means], *, actor: str,
 ) -> list[Told]:  # fmt: skip
-    """Tell partners (all of `rows`, or those of these names or ids), each by the first means that reaches it.
+    """Tell the partners of `rows`, each by the first means that reaches it.
 
     What was done for one stands in ledger and audit before the next is told. Raises `NotPossible` for a partner that
     nothing reaches, and what a means raises.
@@ -108,8 +108,6 @@ async def announce(
     by_id = {party.party_id.value: party for party in pmodes.parties}
     told = []
     for row in rows:
-        if parties and not {row.party, row.party_id} & set(parties):
-            continue
         party = by_id[row.party_id]
         way = next((one for one in means if one.reaches(party)), None)
         if way is None:

@@ -14,10 +14,10 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from gateway.errors import NotFound, NotPossible
+from gateway.errors import NotPossible
 from gateway.msh.cutover import Keys, digest
 from gateway.operate.certificates import Held, Plan, plan_promote, plan_ring, plan_rollback
-from gateway.operate.rotation import Row, arithmetic
+from gateway.operate.rotation import Row, arithmetic, those
 from gateway.store.keys import KeyUse, OwnKey
 
 #: A reason given in spite of partners that are not ready has so many words, for whoever reads the audit.
@@ -58,7 +58,7 @@ def plan_promotion(
     again = key is not None and key.states["sign"] == "ACTIVE" and len(keys) == 1
     if partners or again:
         late = [row for row in rows if row.on != key.id and (everybody or row.verdict == "green")]
-        meant = _named(rows, partners) if partners else late
+        meant = those(rows, partners) if partners else late
         plan, left = _alone(have, key, meant), [row for row in rows if again and row.on != key.id and row not in meant]
     else:
         meant = [row for row in rows if row.on != key.id] if key is not None else []
@@ -120,22 +120,13 @@ def plan_return(
     if key is None:
         raise NotPossible("one partner alone is a matter of the key that signs; name that one")
     keys = arithmetic(have)
-    for row in _named(rows, partners):
+    for row in those(rows, partners):
         way = keys.way_back(digest(key), row.party_id, now)
         if way is None:
             on = f"it is signed for with {row.on}" if row.on != key.id else "no valid certificate came before it"
             raise NotPossible(f"{row.party} cannot go back from {key.id}: {on}")
         keys = Keys(keys.by_id, way[1])
     return plan_ring("rollback", have, keys.ring)
-
-
-def _named(rows: Sequence[Row], names: Collection[str]) -> list[Row]:
-    by_name = {name: row for row in rows for name in (row.party, row.party_id)}
-    for name in names:
-        if name not in by_name:
-            known = ", ".join(sorted({row.party for row in rows})) or "none"
-            raise NotFound(f"there is no partner {name!r} that this key would sign for; known: {known}")
-    return list({by_name[name].partner: by_name[name] for name in names}.values())
 
 
 def check_reason(promotion: Promotion, reason: str | None) -> None:

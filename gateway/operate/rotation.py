@@ -150,6 +150,16 @@ def _todo(row: Row, key: OwnKey) -> str:
     return "we: `gateway certs ping`"
 
 
+def those(rows: Collection[Row], names: Collection[str]) -> list[Row]:
+    """The rows of these partners (names or ids); all without names. Raises `NotFound`."""
+    by_name = {name: row for row in rows for name in (row.party, row.party_id)}
+    for name in names:
+        if name not in by_name:
+            known = ", ".join(sorted({row.party for row in rows})) or "none"
+            raise NotFound(f"there is no partner {name!r} that this key would sign for; known: {known}")
+    return list({by_name[name].partner: by_name[name] for name in names}.values()) if names else list(rows)
+
+
 # -- asking ------------------------------------------------------------------------------
 
 
