@@ -43,7 +43,7 @@ class Keys(Struct, frozen=True):
         return self._newest(like, use, "ACTIVE")
 
     def draining(self, like: OwnKey, now: datetime) -> OwnKey | None:
-        """The newest key of the same party and kind that signed before and is still valid."""
+        """The key of the same party and kind that signed last and is still valid."""
         return self._newest(like, "sign", "DRAINING", now)
 
     def chosen(self, like: OwnKey, partner: str) -> OwnKey | None:
@@ -67,6 +67,10 @@ class Keys(Struct, frozen=True):
         made = [Choice(partner=partner, key=key.id, party=key.party or "", why=why) for partner in partners]
         return self.ring.with_choices([*kept, *made])
 
+    def unchosen(self, like: OwnKey) -> Ring:
+        """This ring without choices of keys of this party and kind."""
+        return self.ring.with_choices(c for c in self.ring.choices if not self._like(like, c))
+
     def way_back(self, fingerprint: bytes, partner: str, now: datetime) -> tuple[OwnKey, Ring] | None:
         """The key that signed for the partner before the one with this certificate, and the ring in which it does
         so again. None: the partner is not signed for with that certificate, or there is no valid way back."""
@@ -89,7 +93,7 @@ class Keys(Struct, frozen=True):
             key for place in self.ring.places if (place.use, place.state) == (use, state)
             and alike(key := self.by_id[place.key], like) and (now is None or valid(key, now))
         ]  # fmt: skip
-        return max(found, key=lambda key: (key.created_at, key.id), default=None)
+        return max(found, key=lambda key: (key.since[use], key.id), default=None)
 
     def _choice(self, like: OwnKey, partner: str) -> Choice | None:
         return next((c for c in self.ring.choices if c.partner == partner and self._like(like, c)), None)

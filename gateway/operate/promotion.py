@@ -9,13 +9,13 @@ Partners that cannot be asked (they pull from us, or are discovered message by m
 refuses after all goes back by itself (`msh.rotation`). Decryption and TLS have clocks of their own and no threshold.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from msgspec import Struct
 
 from gateway.errors import NotPossible
-from gateway.msh.cutover import Keys, digest
+from gateway.msh.cutover import Keys, digest, valid
 from gateway.operate.certificates import Held, Plan, plan_promote, plan_ring, plan_rollback
 from gateway.operate.rotation import Row, arithmetic, those
 from gateway.store.keys import KeyUse, OwnKey
@@ -62,8 +62,8 @@ def plan_promotion(
         plan, left = _alone(have, key, meant), [row for row in rows if again and row.on != key.id and row not in meant]
     else:
         meant = [row for row in rows if row.on != key.id] if key is not None else []
-        plan = plan_promote(have, [one.id for one in keys], uses, now=now)
         left = [] if everybody else [row for row in meant if not row.ready]
+        plan = plan_promote(have, [one.id for one in keys], uses, now=now, chosen=bool(left))
         if left:
             plan = _leaving(have, plan, key, left, now)
     could, stay = [row for row in meant if row.asked], {row.partner for row in left}
@@ -90,16 +90,21 @@ def _alone(have: Held, key: OwnKey, meant: Sequence[Row]) -> Plan:
     return plan_ring("promote", have, ring)
 
 
-def _leaving(have: Held, plan: Plan, key: OwnKey, left: Iterable[Row], now: datetime) -> Plan:
-    """The same plan, with partners left on the key in use."""
-    after = Keys.of(have.keys, plan.ring)
-    before = arithmetic(have).active(key)
-    if before is None or after.draining(key, now) is None:
-        raise NotPossible(
-            "there is no valid certificate that partners who are not ready could stay on: --everybody moves them, too"
-        )
-    ring = after.choosing(before, [row.party_id for row in left], why=f"not ready for {key.id}")
-    return plan_ring("promote", have, ring, obstacles=plan.obstacles, notes=plan.notes)
+def _leaving(have: Held, plan: Plan, key: OwnKey, left: Sequence[Row], now: datetime) -> Plan:
+    """The same plan, with partners left on the keys that sign for them today, and no other choice of that kind."""
+    before, after = arithmetic(have), Keys.of(have.keys, plan.ring)
+    for row in left:
+        signer = before.signer(key, row.party_id)
+        if signer is None or not valid(signer, now):
+            raise NotPossible(
+                f"{row.party} is not ready, and there is no valid certificate that it could stay on: "
+                "--everybody moves it, too"
+            )
+    after = Keys(after.by_id, after.unchosen(key))
+    for row in left:
+        signer = before.signer(key, row.party_id)
+        after = Keys(after.by_id, after.choosing(signer, [row.party_id], why=f"not ready for {key.id}"))
+    return plan_ring("promote", have, after.ring, obstacles=plan.obstacles, notes=plan.notes)
 
 
 def plan_return(

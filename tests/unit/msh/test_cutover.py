@@ -20,7 +20,8 @@ def own(id, state, *, age=0, party=None, algorithm="RSA 3072", days=30.0, start=
     """A signing key of ours. Its certificate stands for the kind that `algorithm` names."""
     der = AUTHORITY().issue(id, private("ec", sum(id.encode())).public_key(), "sign", days=days, start=start)
     return OwnKey(id=id, uses=("sign",), algorithm=algorithm, public=id.encode(), sealed=b"x", certificate=der, party=party,
-                  states={"sign": state}, created_at=NOW - datetime.timedelta(days=age), author="anna")
+                  states={"sign": state}, since={"sign": NOW - datetime.timedelta(days=age)},
+                  created_at=NOW - datetime.timedelta(days=age), author="anna")
 
 
 def keys(*owned, choices=()):
