@@ -36,7 +36,7 @@ def ping(parties, name, only_show, parallel, timeout, as_json, config):
     gateway certs ping AP_EE_01 AP_FI_01 --key 3f2a
     """
     from gateway import app
-    from gateway.operate import certificates, rotation
+    from gateway.operate import certificates, key_files, rotation
 
     settings = settings_of(config)
 
@@ -45,7 +45,8 @@ def ping(parties, name, only_show, parallel, timeout, as_json, config):
         key = rotation.next_key(have, name)
         if not only_show:
             await _ask(settings, store, have, pmodes, key, parties, parallel, timeout, quiet=as_json)
-        rows = await rotation.matrix(store, have, pmodes, key, now=datetime.now(UTC))
+        files = key_files.signing(settings)
+        rows = await rotation.matrix(store, have, pmodes, key, now=datetime.now(UTC), files=files)
         return key, [row for row in rows if not parties or {row.party, row.party_id} & set(parties)]
 
     key, rows = on_database(settings, run)

@@ -94,7 +94,8 @@ def rollback(keys, partners, uses, reason, config, **more):
     from gateway.operate import promotion
 
     async def change(store, settings, have, found, rows, now):
-        plan = promotion.plan_return(have, rows, found, uses, now=now, partners=partners)
+        known = await store.ledger()
+        plan = promotion.plan_return(have, rows, found, uses, now=now, partners=partners, known=known)
         return await apply_plan(settings, store, plan, reason=reason or "rolled back", **more)
 
     _run(config, keys, uses, change)
@@ -103,7 +104,7 @@ def rollback(keys, partners, uses, reason, config, **more):
 def _run(config: Any, names: Any, uses: Any, change: Any) -> None:
     """Read keys, agreements and the ledger, then `change`; leaves with its exit status."""
     from gateway import app
-    from gateway.operate import certificates, promotion, rotation
+    from gateway.operate import certificates, key_files, promotion, rotation
 
     settings = settings_of(config)
 
@@ -112,7 +113,8 @@ def _run(config: Any, names: Any, uses: Any, change: Any) -> None:
         found = [have.find(name) for name in names]
         key, rows = promotion.signing_one(found, uses), ()
         if key is not None and key.certificate is not None:
-            rows = await rotation.matrix(store, have, await app.agreed(settings, store), key, now=now)
+            files = key_files.signing(settings)
+            rows = await rotation.matrix(store, have, await app.agreed(settings, store), key, now=now, files=files)
         return await change(store, settings, have, found, rows, now)
 
     sys.exit(on_database(settings, read))

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from gateway.keys.trust import validity
 from gateway.store.keys import Choice, OwnKey, Ring
+from gateway.store.rotation import Standing
 
 
 class Keys(Struct, frozen=True):
@@ -40,11 +41,19 @@ class Keys(Struct, frozen=True):
 
     def active(self, like: OwnKey, use: str = "sign") -> OwnKey | None:
         """The key of the same party and kind that is ACTIVE."""
-        return self._newest(like, use, "ACTIVE")
+        return next(iter(self._of(like, use, "ACTIVE")), None)
 
-    def draining(self, like: OwnKey, now: datetime) -> OwnKey | None:
-        """The key of the same party and kind that signed last and is still valid."""
-        return self._newest(like, "sign", "DRAINING", now)
+    def before(self, like: OwnKey, now: datetime, known: Iterable[Standing]) -> OwnKey | None:
+        """The key of the same party and kind for a partner to go back to: of those that signed before and are still
+        valid one that it is known to take, and did not refuse; the one that signed last. `known` are its rows of the
+        ledger: it may have stayed on an older certificate than the others."""
+        ledger = {standing.certificate: standing for standing in known}
+        found = [
+            key for key in self._of(like, "sign", "DRAINING")
+            if valid(key, now) and not _refused(ledger.get(digest(key)))
+        ]  # fmt: skip
+        took = [key for key in found if (row := ledger.get(digest(key))) is not None and row.used_at is not None]
+        return max(took or found, key=lambda key: (key.since["sign"], key.id), default=None)
 
     def chosen(self, like: OwnKey, partner: str) -> OwnKey | None:
         """The key of the same party and kind that is chosen for the partner."""
@@ -71,9 +80,12 @@ class Keys(Struct, frozen=True):
         """This ring without choices of keys of this party and kind."""
         return self.ring.with_choices(c for c in self.ring.choices if not self._like(like, c))
 
-    def way_back(self, fingerprint: bytes, partner: str, now: datetime) -> tuple[OwnKey, Ring] | None:
+    def way_back(
+        self, fingerprint: bytes, partner: str, now: datetime, known: Iterable[Standing]
+    ) -> tuple[OwnKey, Ring] | None:
         """The key that signed for the partner before the one with this certificate, and the ring in which it does
-        so again. None: the partner is not signed for with that certificate, or there is no valid way back."""
+        so again. None: the partner is not signed for with that certificate, or there is no valid way back. `known` as
+        in `before`."""
         key = self.with_certificate(fingerprint)
         if key is None or (signer := self.signer(key, partner)) is None or signer.id != key.id:
             return None
@@ -83,23 +95,29 @@ class Keys(Struct, frozen=True):
                 return None  # it is on the old one already, there is nothing older to try
             back = active if valid(active, now) else None
         else:
-            back = self.draining(key, now)
+            back = self.before(key, now, known)
         if back is None:
             return None
         return back, self.choosing(back, [partner], why=f"it refuses {fingerprint.hex()[:16]}")
 
-    def _newest(self, like: OwnKey, use: str, state: str, now: datetime | None = None) -> OwnKey | None:
-        found = [
-            key for place in self.ring.places if (place.use, place.state) == (use, state)
-            and alike(key := self.by_id[place.key], like) and (now is None or valid(key, now))
+    def _of(self, like: OwnKey, use: str, state: str) -> list[OwnKey]:
+        return [
+            key for place in self.ring.places
+            if (place.use, place.state) == (use, state) and alike(key := self.by_id[place.key], like)
         ]  # fmt: skip
-        return max(found, key=lambda key: (key.since[use], key.id), default=None)
 
     def _choice(self, like: OwnKey, partner: str) -> Choice | None:
         return next((c for c in self.ring.choices if c.partner == partner and self._like(like, c)), None)
 
     def _like(self, key: OwnKey, choice: Choice) -> bool:
         return choice.party == (key.party or "") and self.by_id[choice.key].kind == key.kind
+
+
+def _refused(row: Standing | None) -> bool:
+    """Whether a partner refused this certificate, and has not said since that it takes it."""
+    if row is None or row.returned_at is None:
+        return False
+    return row.verdict != "green" or row.asked_at is None or row.asked_at < row.returned_at
 
 
 def alike(one: OwnKey, other: OwnKey) -> bool:

@@ -93,7 +93,8 @@ class Rotation:
         signer = keys.signer(key, partner.value)
         if signer is not None and signer.id != key.id:
             return True
-        return keys.way_back(certificate, partner.value, self._clock.now()) is not None
+        known = await self._store.ledger(partner=party_key(partner))
+        return keys.way_back(certificate, partner.value, self._clock.now(), known) is not None
 
     def tell(self, partner: PartyId, certificate: bytes, code: str, proof: Proof) -> None:
         """A refusal is on record."""
@@ -149,7 +150,8 @@ class Rotation:
         if ring is None or self._clock.monotonic() < self._patience:
             return
         keys = Keys.of(await self._store.own_keys(), Ring.decode(ring.content))
-        way = keys.way_back(found.certificate, found.party, self._clock.now())
+        known = await self._store.ledger(partner=found.partner)
+        way = keys.way_back(found.certificate, found.party, self._clock.now(), known)
         if way is None:
             return
         back, wanted = way

@@ -45,3 +45,8 @@ def _file(path: str, use: KeyUse, certificate: bytes, party: str | None) -> OwnC
         key=path, use=use, state="ACTIVE", party=party, algorithm=own.algorithm_of(public), place="file",
         fingerprint=hashlib.sha256(certificate).hexdigest(), **facts_of(certificate),
     )  # fmt: skip
+
+
+def signing(config: Config) -> set[str]:
+    """Fingerprints of the certificates of files that sign where the database has no key. Raises `ConfigError`."""
+    return {one.fingerprint for one in configured(config) if (one.use, one.state) == ("sign", "ACTIVE")}

@@ -19,6 +19,7 @@ from gateway.msh.cutover import Keys, digest, valid
 from gateway.operate.certificates import Held, Plan, plan_promote, plan_ring, plan_rollback
 from gateway.operate.rotation import Row, arithmetic, those
 from gateway.store.keys import KeyUse, OwnKey
+from gateway.store.rotation import Standing
 
 #: A reason given in spite of partners that are not ready has so many words, for whoever reads the audit.
 WORDS = 3
@@ -95,7 +96,12 @@ def _leaving(have: Held, plan: Plan, key: OwnKey, left: Sequence[Row], now: date
     before, after = arithmetic(have), Keys.of(have.keys, plan.ring)
     for row in left:
         signer = before.signer(key, row.party_id)
-        if signer is None or not valid(signer, now):
+        if signer is None:
+            raise NotPossible(
+                f"{row.party} is not ready, and the certificate in use is a file's: `gateway certs import "
+                "--configured`, stage and promote that first, so that somebody can stay on it; or --everybody"
+            )
+        if not valid(signer, now):
             raise NotPossible(
                 f"{row.party} is not ready, and there is no valid certificate that it could stay on: "
                 "--everybody moves it, too"
@@ -109,9 +115,10 @@ def _leaving(have: Held, plan: Plan, key: OwnKey, left: Sequence[Row], now: date
 
 def plan_return(
     have: Held, rows: Sequence[Row], named: Sequence[OwnKey], uses: Collection[KeyUse] = (), *, now: datetime,
-    partners: Collection[str] = (),
+    partners: Collection[str] = (), known: Sequence[Standing] = (),
 ) -> Plan:  # fmt: skip
-    """Back to the key before: for everybody, or for `partners` alone. Messages they refused go out again by themselves.
+    """Back to the key before: for everybody, or for `partners` alone; `known` is the ledger. Messages they refused go
+    out again by themselves.
 
     Raises `NotFound`, `NotPossible`.
     """
@@ -126,7 +133,7 @@ def plan_return(
         raise NotPossible("one partner alone is a matter of the key that signs; name that one")
     keys = arithmetic(have)
     for row in those(rows, partners):
-        way = keys.way_back(digest(key), row.party_id, now)
+        way = keys.way_back(digest(key), row.party_id, now, [s for s in known if s.partner == row.partner])
         if way is None:
             on = f"it is signed for with {row.on}" if row.on != key.id else "no valid certificate came before it"
             raise NotPossible(f"{row.party} cannot go back from {key.id}: {on}")

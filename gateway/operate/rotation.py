@@ -36,7 +36,7 @@ class Row(Struct, frozen=True, kw_only=True):
     partner: str
     party: str
     party_id: str
-    on: str | None
+    on: str
     asked: bool = True
     verdict: Verdict | None = None
     why: str = ""
@@ -58,12 +58,18 @@ class Row(Struct, frozen=True, kw_only=True):
 # -- who is there ------------------------------------------------------------------------
 
 
-async def matrix(store: Store, have: Held, pmodes: PModeSet, key: OwnKey, *, now: datetime) -> tuple[Row, ...]:
-    """Every partner that the key would sign for, the ones that are not ready first."""
+async def matrix(
+    store: Store, have: Held, pmodes: PModeSet, key: OwnKey, *, now: datetime, files: Collection[str] = ()
+) -> tuple[Row, ...]:
+    """Every partner that the key would sign for, the ones that are not ready first.
+
+    `files` are fingerprints of the certificates that sign where the ring has no key: a key of the database with the
+    same certificate is nothing new to anybody.
+    """
     known = {standing.partner: standing for standing in await store.ledger(digest(key))}
     keys, asked = arithmetic(have), _asked(pmodes, key)
     rows = [
-        _row(keys, key, partner, leg, partner in asked, known.get(partner), now)
+        _row(keys, key, partner, leg, partner in asked, known.get(partner), now, files)
         for partner, leg in _partners(pmodes, key).items()
     ]
     order = ("amber", "unknown", None, "green")
@@ -116,16 +122,18 @@ def _asked(pmodes: PModeSet, key: OwnKey) -> set[str]:
 
 
 def _row(
-    keys: Keys, key: OwnKey, partner: str, leg: Leg, asked: bool, known: Standing | None, now: datetime
-) -> Row:
+    keys: Keys, key: OwnKey, partner: str, leg: Leg, asked: bool, known: Standing | None, now: datetime,
+    files: Collection[str],
+) -> Row:  # fmt: skip
     party, known = leg.to_party, known or Standing(partner=partner, certificate=digest(key))
-    signer = keys.signer(key, party.party_id.value)
+    signer = keys.signer(key, party.party_id.value) or (key if key.fingerprint in files else None)
     verdict, why = known.verdict, known.why or ""
     if known.asked_at is not None and now - known.asked_at > FRESH:
         verdict, why = "unknown", f"was {verdict} on {known.asked_at:%Y-%m-%d}, which is too long ago"
     row = Row(
-        partner=partner, party=party.name, party_id=party.party_id.value, on=signer.id if signer else None, asked=asked,
-        verdict=verdict if asked else None, why=why, code=known.code, proof=known.proof, asked_at=known.asked_at,
+        partner=partner, party=party.name, party_id=party.party_id.value, on=signer.id if signer else "a file",
+        asked=asked, verdict=verdict if asked else None, why=why, code=known.code, proof=known.proof,
+        asked_at=known.asked_at,
         announced_at=known.announced_at, announced_by=known.announced_by, used_at=known.used_at,
         returned_at=known.returned_at,
     )  # fmt: skip

@@ -54,8 +54,10 @@ class MemoryRotation:
         self._note_standing(partner, certificate, used_at=self._clock.now())
         return True
 
-    async def ledger(self, certificate: bytes | None = None) -> list[Standing]:
-        found = [s for s in self._ledger.values() if certificate in (None, s.certificate)]
+    async def ledger(self, certificate: bytes | None = None, *, partner: str | None = None) -> list[Standing]:
+        found = [
+            s for s in self._ledger.values() if certificate in (None, s.certificate) and partner in (None, s.partner)
+        ]
         return sorted(found, key=lambda s: (s.certificate, s.partner))
 
     async def refusals(self, *, within: float, partner: str | None = None) -> list[Refusal]:

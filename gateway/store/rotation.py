@@ -103,8 +103,8 @@ class Rotation(Protocol):
         """The partner uses the certificate. True when that was not known."""
         ...
 
-    async def ledger(self, certificate: bytes | None = None) -> list[Standing]:
-        """The rows of one certificate, or all, by partner."""
+    async def ledger(self, certificate: bytes | None = None, *, partner: str | None = None) -> list[Standing]:
+        """The rows, or those of one certificate, or of one partner."""
         ...
 
     async def refusals(self, *, within: float, partner: str | None = None) -> list[Refusal]:

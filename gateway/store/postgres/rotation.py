@@ -38,8 +38,8 @@ class Rotation(Room):
     async def note_use(self, partner: str, certificate: bytes) -> bool:
         return await self._pool.write(Q["used"], partner, certificate) is not None
 
-    async def ledger(self, certificate: bytes | None = None) -> list[Standing]:
-        return [Standing(**row) for row in await self._pool.rows(Q["ledger"], certificate)]
+    async def ledger(self, certificate: bytes | None = None, *, partner: str | None = None) -> list[Standing]:
+        return [Standing(**row) for row in await self._pool.rows(Q["ledger"], certificate, partner)]
 
     async def refusing(self, *, within: float, proofs: tuple[Proof, ...]) -> list[Refusing]:
         return [Refusing(**row) for row in await self._pool.rows(Q["refusing"], within, list(proofs))]

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.msh.cutover import Keys, digest
 from gateway.store.keys import Choice, OwnKey, Place, Ring, moves
+from gateway.store.rotation import Standing
 from tests.peer import Authority
 from tests.pki import key as private
 
@@ -36,15 +37,15 @@ def choice(key, partner="EE", party="", why="x"):
     return Choice(partner=partner, key=key, party=party, why=why)
 
 
-def back(found, key, partner="EE"):
+def back(found, key, partner="EE", known=()):
     """Who signs after the way back, None where there is none; the ring is one the store would take."""
-    way = found.way_back(digest(key), partner, NOW)
+    way = found.way_back(digest(key), partner, NOW, known)
     if way is None:
         return None
     moves(found.by_id.values(), way[1])
     after = Keys.of(found.by_id.values(), way[1])
     assert after.signer(key, partner).id == way[0].id
-    assert after.way_back(digest(key), partner, NOW) is None, "once"
+    assert after.way_back(digest(key), partner, NOW, known) is None, "once"
     assert after.signer(key, "FI") == found.signer(key, "FI"), "nobody else is moved"
     return way[0].id
 
@@ -58,7 +59,7 @@ def test_a_partner_that_was_promoted_alone_loses_its_choice():
     old, new = OLD("ACTIVE"), NEW("ANNOUNCED")
     found = keys(old, new, choices=[choice("new")])
     assert back(found, new) == "old"
-    assert found.way_back(digest(new), "EE", NOW)[1].choices == ()
+    assert found.way_back(digest(new), "EE", NOW, ())[1].choices == ()
 
 
 @pytest.mark.parametrize("why, found, refused", [
@@ -78,7 +79,7 @@ def test_there_is_no_way_back(why, found, refused):
 
 def test_an_unknown_certificate():
     found = keys(OLD("DRAINING"), NEW("ACTIVE"))
-    assert found.way_back(hashlib.sha256(b"x").digest(), "EE", NOW) is None
+    assert found.way_back(hashlib.sha256(b"x").digest(), "EE", NOW, ()) is None
 
 
 def test_back_to_the_newest_that_is_still_valid():
@@ -87,17 +88,33 @@ def test_back_to_the_newest_that_is_still_valid():
     assert back(keys(oldest, newer, expired, new), new) == "b"
 
 
+def standing(key, **facts):
+    return Standing(partner="urn:x:EE", certificate=digest(key), **facts)
+
+
+def test_back_to_one_that_the_partner_is_known_to_take_and_did_not_refuse():
+    oldest, newer, new = own("a", "DRAINING", age=300), own("b", "DRAINING", age=200), NEW("ACTIVE")
+    found = keys(oldest, newer, new)
+    assert back(found, new, known=[standing(oldest, used_at=NOW)]) == "a", "it stayed on that when the others moved"
+    assert back(found, new, known=[standing(oldest, used_at=NOW), standing(newer, used_at=NOW)]) == "b"
+    refused = standing(newer, used_at=NOW, returned_at=NOW)
+    assert back(found, new, known=[refused]) == "a", "it refused the other"
+    assert back(found, new, known=[refused, standing(oldest, returned_at=NOW)]) is None
+    later = standing(newer, returned_at=NOW, asked_at=NOW + datetime.timedelta(1), verdict="green", why="x")
+    assert back(found, new, known=[later]) == "b", "and has said since that it takes it"
+
+
 def test_choices_of_other_kinds_and_parties_stay():
     old, new, edwards = OLD("DRAINING"), NEW("ACTIVE"), own("ed", "STAGED", algorithm="Ed25519")
     other = own("p", "STAGED", party="AP_XX_01")
     kept = [choice("ed"), choice("p", party="AP_XX_01"), choice("old", partner="FI")]
-    _, ring = keys(old, new, edwards, other, choices=kept).way_back(digest(new), "EE", NOW)
+    _, ring = keys(old, new, edwards, other, choices=kept).way_back(digest(new), "EE", NOW, ())
     assert set(ring.choices) > set(kept) and len(ring.choices) == 4
 
 
 def test_the_same_ring_whoever_computes_it():
     old, new = OLD("DRAINING"), NEW("ACTIVE")
-    one, two = (keys(*pair).way_back(digest(new), "EE", NOW)[1].encode() for pair in ((old, new), (new, old)))
+    one, two = (keys(*pair).way_back(digest(new), "EE", NOW, ())[1].encode() for pair in ((old, new), (new, old)))
     assert one == two
 
 

@@ -19,10 +19,11 @@ INSERT INTO certificate_ledger AS l (partner, certificate, used_at) VALUES ($1, 
 RETURNING used_at;
 
 -- ledger
--- The rows of certificate $1, or all.
+-- The rows of certificate $1, or all; of partner $2, or all.
 SELECT partner, certificate, announced_at, announced_by, asked_at, verdict, why, code, proof, used_at,
        returned_at
-  FROM certificate_ledger WHERE $1::bytea IS NULL OR certificate = $1 ORDER BY certificate, partner;
+  FROM certificate_ledger
+ WHERE ($1::bytea IS NULL OR certificate = $1) AND ($2::text IS NULL OR partner = $2) ORDER BY certificate, partner;
 
 -- refusals
 -- Those of the last $1 seconds, of partner $2 or of all.
