@@ -104,7 +104,7 @@ def show_outcome(plan: Any, outcome: Any, as_json: bool) -> int:
     return 8 if late else 6 if stale else 1
 
 
-MATRIX = ["party", "on", "verdict", "asked_at", "announced_at", "used_at", "why", "todo"]
+MATRIX = ["party", "on", "verdict", "asked_at", "announced_at", "used_at", "encrypted_at", "why", "todo"]
 
 
 def matrix_facts(row: Any) -> dict:
@@ -114,7 +114,7 @@ def matrix_facts(row: Any) -> dict:
 
 def show_matrix(rows: Any) -> None:
     """How partners stand to a certificate."""
-    days = ("asked_at", "announced_at", "used_at")
+    days = ("asked_at", "announced_at", "used_at", "encrypted_at")
     shown = []
     for row in rows:
         verdict = (row.verdict or "not asked") if row.asked else "cannot be asked"

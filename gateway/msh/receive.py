@@ -331,7 +331,7 @@ class Receiver:
         answer = self._answer(received, new, opened, leg)
         if content_key is not None:
             key = ours[0] if len(ours) == 1 else recipient_key(opened.encrypted_key, ours)
-            self._rooms.rotation.uses(message.from_party, certificate_name(key.certificate))
+            self._rooms.rotation.uses(message.from_party, certificate_name(key.certificate), "decrypt")
         if opened.voucher is not None:
             await self._rooms.partners.seen(
                 message.from_party, opened.signer, by=leg.from_party.name, pmode=leg.pmode_id, how="received"

@@ -34,7 +34,7 @@ from gateway.stages import point
 from gateway.store.agreements import NewRevision
 from gateway.store.api import Store
 from gateway.store.keys import Ring
-from gateway.store.rotation import ACTOR, REFUSING, Proof, Refusing
+from gateway.store.rotation import ACTOR, REFUSING, Proof, Refusing, Use
 
 #: Seconds between two looks; a refusal and a receipt after one shorten it.
 LOOK = 5.0
@@ -66,21 +66,21 @@ class Rotation:
     def __init__(self, store: Store, clock: Clock, settings: Settings) -> None:
         self._store, self._clock, self._settings = store, clock, settings
         self._wake = asyncio.Event()
-        self._used: set[tuple[str, bytes]] = set()
-        self._fresh: list[tuple[PartyId, bytes]] = []
+        self._used: set[tuple[str, bytes, Use]] = set()
+        self._fresh: list[tuple[PartyId, bytes, Use]] = []
         self._patience = 0.0
         self._pruned = 0.0
 
     # -- what the verbs see -----------------------------------------------------------
 
-    def uses(self, partner: PartyId, certificate: bytes) -> None:
-        """The partner sent something encrypted to this certificate of ours (SHA-256), or took what it signed."""
-        place = (party_key(partner), certificate)
+    def uses(self, partner: PartyId, certificate: bytes, use: Use) -> None:
+        """The partner took what this certificate of ours (SHA-256) signed, or sent something encrypted to it."""
+        place = (party_key(partner), certificate, use)
         if place not in self._used and len(self._fresh) < REMEMBERED:
             if len(self._used) >= REMEMBERED:
                 self._used.clear()
             self._used.add(place)
-            self._fresh.append((partner, certificate))
+            self._fresh.append((partner, certificate, use))
 
     async def spares(self, partner: PartyId, certificate: bytes) -> bool:
         """Whether a message that was refused with this certificate is to be tried again, because it can be signed
@@ -138,9 +138,9 @@ class Rotation:
 
     async def _note_uses(self) -> None:
         while self._fresh:
-            partner, certificate = self._fresh[-1]
-            if await self._store.note_use(party_key(partner), certificate):
-                log.event("certificate.used", party=partner.value, fingerprint=certificate.hex())
+            partner, certificate, use = self._fresh[-1]
+            if await self._store.note_use(party_key(partner), certificate, use):
+                log.event("certificate.used", party=partner.value, fingerprint=certificate.hex(), use=use)
             self._fresh.pop()
 
     async def _go_back(self, found: Refusing) -> None:

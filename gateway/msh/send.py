@@ -113,7 +113,7 @@ class Sender:
         if result.refusal is not None:
             self._rooms.rotation.tell(message.user_message.to_party, signer, result.error_code, result.refusal)
         elif result.state == "ACKNOWLEDGED":
-            self._rooms.rotation.uses(message.user_message.to_party, signer)
+            self._rooms.rotation.uses(message.user_message.to_party, signer, "sign")
 
     # -- the pieces -----------------------------------------------------------------
 

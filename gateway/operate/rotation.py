@@ -46,6 +46,7 @@ class Row(Struct, frozen=True, kw_only=True):
     announced_at: datetime | None = None
     announced_by: str | None = None
     used_at: datetime | None = None
+    encrypted_at: datetime | None = None
     returned_at: datetime | None = None
     todo: str = ""
 
@@ -82,15 +83,12 @@ def arithmetic(have: Held) -> Keys:
 
 
 def next_key(have: Held, name: str | None = None) -> OwnKey:
-    """The signing key of that name; without one the only one that waits for its turn.
+    """The key of that name; without one the only signing key that waits for its turn.
 
     Raises `NotFound`, `NotPossible`.
     """
     if name is not None:
-        key = have.find(name)
-        if "sign" not in key.states:
-            raise NotPossible(f"key {key.id} does not sign; only signing keys are asked about and announced this way")
-        return key
+        return have.find(name)
     found = [key for key in have.keys if key.states.get("sign") in ("STAGED", "ANNOUNCED")]
     if not found:
         raise NotFound("no signing key waits for its turn; `gateway certs import` and `gateway certs stage` one")
@@ -106,7 +104,7 @@ def _partners(pmodes: PModeSet, key: OwnKey) -> dict[str, Leg]:
         ours, theirs = leg.from_party.party_id, leg.to_party
         if (
             pmodes.is_self(ours) and not pmodes.is_self(theirs.party_id) and not theirs.pattern
-            and key.party in (None, ours.value) and signs_for(key, leg)
+            and key.party in (None, ours.value) and ("sign" not in key.states or signs_for(key, leg))
         ):  # fmt: skip
             found.setdefault(party_key(theirs.party_id), leg)
     return found
@@ -133,15 +131,16 @@ def _row(
     row = Row(
         partner=partner, party=party.name, party_id=party.party_id.value, on=signer.id if signer else "a file",
         asked=asked, verdict=verdict if asked else None, why=why, code=known.code, proof=known.proof,
-        asked_at=known.asked_at,
-        announced_at=known.announced_at, announced_by=known.announced_by, used_at=known.used_at,
-        returned_at=known.returned_at,
+        asked_at=known.asked_at, announced_at=known.announced_at, announced_by=known.announced_by,
+        used_at=known.used_at, encrypted_at=known.encrypted_at, returned_at=known.returned_at,
     )  # fmt: skip
     return Row(**{**{f: getattr(row, f) for f in Row.__struct_fields__}, "todo": _todo(row, key)})
 
 
 def _todo(row: Row, key: OwnKey) -> str:
     """The one next step for a partner."""
+    if "sign" not in key.states:
+        return "" if row.encrypted_at else "the partner: encrypt to it; we: keep the old one until then"
     if row.on == key.id and row.returned_at is None:
         return "" if row.used_at else "we: wait for the first receipt"
     if not row.asked:
@@ -177,6 +176,8 @@ async def ask(
 ) -> list[Answered]:  # fmt: skip
     """Ask partners (all, or those of these names or ids) whether they take what `key` signs, and keep the answers as
     they come; how many were what stands in the audit. Raises `NotFound`, `StoreUnavailable`."""
+    if "sign" not in key.states:
+        raise NotPossible(f"key {key.id} does not sign: nobody can be asked about it; --show says who encrypts to it")
     meant = _asked(pmodes, key)
     wanted = {partner: legs for partner, legs in askable(pmodes, key.party).items() if partner in meant}
     if parties:

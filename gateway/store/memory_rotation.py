@@ -18,6 +18,7 @@ from gateway.store.rotation import (
     Refusal,
     Refusing,
     Standing,
+    Use,
     Verdict,
     resend,
 )
@@ -47,11 +48,11 @@ class MemoryRotation:
         now = self._clock.now()
         self._note_standing(partner, certificate, asked_at=now, verdict=verdict, why=why, code=code, proof=proof)
 
-    async def note_use(self, partner: str, certificate: bytes) -> bool:
-        known = self._ledger.get((partner, certificate))
-        if known is not None and known.used_at is not None:
+    async def note_use(self, partner: str, certificate: bytes, use: Use) -> bool:
+        known, field = self._ledger.get((partner, certificate)), "used_at" if use == "sign" else "encrypted_at"
+        if known is not None and getattr(known, field) is not None:
             return False
-        self._note_standing(partner, certificate, used_at=self._clock.now())
+        self._note_standing(partner, certificate, **{field: self._clock.now()})
         return True
 
     async def ledger(self, certificate: bytes | None = None, *, partner: str | None = None) -> list[Standing]:

@@ -18,6 +18,8 @@ from msgspec import Struct
 Verdict = Literal["green", "amber", "unknown"]
 #: What vouches for an error: the partner's signature, TLS with the server it was sent to, or nothing.
 Proof = Literal["signature", "tls", "none"]
+#: What a partner uses a certificate of ours for.
+Use = Literal["sign", "decrypt"]
 #: Codes by which products say that they do not take a signature [as4 2.9, product deviations]. EBMS:0004 says
 #: nothing for certain and is not among them.
 REFUSING = frozenset({"EBMS:0101", "EBMS:0102", "EBMS:0103"})
@@ -43,9 +45,9 @@ def resend(kind: str, state: str, code: str | None) -> str | None:
 
 
 class Standing(Struct, frozen=True, kw_only=True):
-    """How one partner stands to one certificate. `used_at`: the first receipt for a message of ours that it signed,
-    or the first message of the partner that was encrypted to it. `returned_at`: since when it is not used for the
-    partner any more, because it was refused."""
+    """How one partner stands to one certificate. `used_at`: the first receipt for a message of ours that it signed;
+    `encrypted_at`: the first message of the partner that was encrypted to it; `returned_at`: since when it is not used
+    for the partner any more, because it was refused."""
 
     partner: str
     certificate: bytes
@@ -57,6 +59,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     code: str | None = None
     proof: Proof | None = None
     used_at: datetime | None = None
+    encrypted_at: datetime | None = None
     returned_at: datetime | None = None
 
 
@@ -99,8 +102,8 @@ class Rotation(Protocol):
         """How the partner answered when it was asked. The last answer stands."""
         ...
 
-    async def note_use(self, partner: str, certificate: bytes) -> bool:
-        """The partner uses the certificate. True when that was not known."""
+    async def note_use(self, partner: str, certificate: bytes, use: Use) -> bool:
+        """The partner took what the certificate signed, or encrypted to it. True when that was not known."""
         ...
 
     async def ledger(self, certificate: bytes | None = None, *, partner: str | None = None) -> list[Standing]:

@@ -63,13 +63,15 @@ async def test_the_ledger_has_a_row_for_each_partner_and_certificate(store, othe
 
 
 async def test_the_first_use_is_noted_once(store, other):
-    found = await asyncio.gather(*(s.note_use(RED, NEXT) for s in (store, other, store, other)))
+    found = await asyncio.gather(*(s.note_use(RED, NEXT, "sign") for s in (store, other, store, other)))
     assert sorted(found) == [False, False, False, True]
     [row] = await store.ledger(NEXT)
     assert row.used_at is not None
     await store.note_asked(RED, NEXT, "green", why="x", code=None, proof="signature")
     assert (await store.ledger(NEXT))[0].used_at == row.used_at
-    assert not await store.note_use(RED, NEXT) and await store.note_use(RED, OLD)
+    assert not await store.note_use(RED, NEXT, "sign") and await store.note_use(RED, OLD, "sign")
+    assert await store.note_use(RED, NEXT, "decrypt") and not await store.note_use(RED, NEXT, "decrypt")
+    assert (await store.ledger(NEXT))[0].encrypted_at is not None
 
 
 # -- refusals -----------------------------------------------------------------------

@@ -9,7 +9,7 @@ from gateway.store.chain import row_texts
 from gateway.store.postgres import rows
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
-from gateway.store.rotation import ACTOR, RESENT, RETURNED, Proof, Refusal, Refusing, Standing, Verdict, resend
+from gateway.store.rotation import ACTOR, RESENT, RETURNED, Proof, Refusal, Refusing, Standing, Use, Verdict, resend
 from gateway.store.states import JOB, OUTBOUND, after, before
 
 Q = load("rotation")
@@ -35,8 +35,9 @@ class Rotation(Room):
     ) -> None:
         await self._pool.write(Q["asked"], partner, certificate, verdict, plain(why)[:WORDS], code, proof)
 
-    async def note_use(self, partner: str, certificate: bytes) -> bool:
-        return await self._pool.write(Q["used"], partner, certificate) is not None
+    async def note_use(self, partner: str, certificate: bytes, use: Use) -> bool:
+        query = Q["used"] if use == "sign" else Q["encrypted"]
+        return await self._pool.write(query, partner, certificate) is not None
 
     async def ledger(self, certificate: bytes | None = None, *, partner: str | None = None) -> list[Standing]:
         return [Standing(**row) for row in await self._pool.rows(Q["ledger"], certificate, partner)]

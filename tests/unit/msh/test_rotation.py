@@ -266,10 +266,10 @@ async def test_who_encrypts_to_which_certificate_is_noted_at_the_first_message(s
     for _ in range(2):
         await lv.give(lv.peer.message())
     await site.look()
-    [row] = [r for r in await site.store.ledger() if r.used_at]
+    [row] = [r for r in await site.store.ledger() if r.encrypted_at]
     assert row.certificate == hashlib.sha256(lv.keys.encryption).digest() and row.partner.endswith(EE.value)
     lv.peer.partner_encryption = following().encryption
     await lv.give(lv.peer.message())
     await site.look()
-    assert {r.certificate for r in await site.store.ledger() if r.used_at} == {
+    assert {r.certificate for r in await site.store.ledger() if r.encrypted_at} == {
         row.certificate, hashlib.sha256(following().encryption).digest()}

@@ -11,7 +11,8 @@ CREATE TABLE certificate_ledger (
     why          text,
     code         text COLLATE "C",
     proof        text COLLATE "C" CHECK (proof IN ('signature', 'tls', 'none')),
-    used_at      timestamptz,
+    used_at      timestamptz,                    -- the first receipt for what it signed
+    encrypted_at timestamptz,                    -- the first message that was encrypted to it
     returned_at  timestamptz,                    -- given up for this partner, who refused it
     PRIMARY KEY (partner, certificate),
     CHECK (num_nulls(announced_at, announced_by) IN (0, 2)),

@@ -13,15 +13,21 @@ VALUES ($1, $2, now(), $3, $4, $5, $6)
     DO UPDATE SET asked_at = now(), verdict = $3, why = $4, code = $5, proof = $6;
 
 -- used
--- Partner $1 uses the certificate $2. No row: that was known.
+-- Partner $1 took what the certificate $2 signed. No row: that was known.
 INSERT INTO certificate_ledger AS l (partner, certificate, used_at) VALUES ($1, $2, now())
     ON CONFLICT (partner, certificate) DO UPDATE SET used_at = now() WHERE l.used_at IS NULL
 RETURNING used_at;
 
+-- encrypted
+-- Partner $1 encrypted to the certificate $2. No row: that was known.
+INSERT INTO certificate_ledger AS l (partner, certificate, encrypted_at) VALUES ($1, $2, now())
+    ON CONFLICT (partner, certificate) DO UPDATE SET encrypted_at = now() WHERE l.encrypted_at IS NULL
+RETURNING encrypted_at;
+
 -- ledger
 -- The rows of certificate $1, or all; of partner $2, or all.
 SELECT partner, certificate, announced_at, announced_by, asked_at, verdict, why, code, proof, used_at,
-       returned_at
+       encrypted_at, returned_at
   FROM certificate_ledger
  WHERE ($1::bytea IS NULL OR certificate = $1) AND ($2::text IS NULL OR partner = $2) ORDER BY certificate, partner;
 
