@@ -148,7 +148,7 @@ async def test_what_is_kept_is_sealed_under_the_name_of_its_key(store):
         key_import.read(pem(GOOD, private=RSA), have, now=NOW)
 
 
-@pytest.mark.parametrize("kind", key_import.KINDS)
+@pytest.mark.parametrize("kind", sorted(key_import.KINDS.keys() - {"rsa-4096"}))
 async def test_a_request_and_the_certificate_that_comes_for_it(store, kind):
     uses = ("sign", "decrypt") if kind.startswith("rsa") else ("sign",)
     made = await key_import.make(store, KEK, kind=kind, uses=uses, party="AP_LV_01", author="anna")
