@@ -91,6 +91,7 @@ POINTS: dict[str, str] = {
     "AG05": "match",    # active, not in force in this process
     "AG06": "match",    # in force in this process, nobody was told
     "MT01": "deliver",  # retention, in the middle of a batch
+    "MT02": "store",    # between two batches of sealing anew
     "MT03": "store",    # between two migrations
 }
 

@@ -33,6 +33,7 @@ from gateway.scope import EVERYTHING, Scope
 from gateway.stages import Step
 from gateway.store.agreements import Agreements
 from gateway.store.keys import Keys
+from gateway.store.seals import Seals
 from gateway.store.webhooks import Webhooks
 
 Direction = Literal["inbound", "outbound"]
@@ -484,7 +485,7 @@ class Submitting(Protocol):
         ...
 
 
-class Store(Agreements, Keys, Webhooks, Protocol):
+class Store(Agreements, Keys, Seals, Webhooks, Protocol):
     """Everything the gateway keeps. All verbs raise `StoreUnavailable`."""
 
     # inbound
