@@ -95,6 +95,7 @@ POINTS: dict[str, str] = {
     "RT03": "settle",   # a refused message is about to be queued again
     "RT04": "settle",   # it is queued, others are not
     "MT01": "deliver",  # retention, in the middle of a batch
+    "MT02": "store",    # between two batches of sealing anew
     "MT03": "store",    # between two migrations
 }
 

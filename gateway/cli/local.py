@@ -94,3 +94,19 @@ def on_database(settings: Any, do: Callable[[Any], Awaitable[T]], *, look_only: 
         return asyncio.run(run())
     finally:
         database.stop()
+
+
+def keys_in_force(settings: Any) -> Any:
+    """Our keys as the node has them: the ring over the key files; the files alone where no database answers.
+
+    Raises `ConfigError`, `KeyUnavailable`.
+    """
+    from gateway import app
+    from gateway.errors import StoreUnavailable
+
+    if settings.store.dsn is None and not app.database_runs(settings):
+        return app.load_keyring(settings)
+    try:
+        return on_database(settings, lambda store: app.own_keyring(settings, store))
+    except StoreUnavailable:
+        return app.load_keyring(settings)

@@ -181,7 +181,7 @@ def plan_retire(have: Held, names: Collection[str], uses: Collection[KeyUse] = (
     for key in map(have.find, names):
         for use in _uses(key, uses, ("STAGED", "ANNOUNCED", "DRAINING"), "retire"):
             wanted[key.id, use] = "RETIRED"
-            drained = now - key.since[use]
+            drained = max(now - key.since[use], timedelta(0))
             if key.states[use] == "DRAINING" and use == "decrypt" and drained < DRAIN:
                 obstacles.append(
                     f"{key.id} has drained for {drained.days} of {DRAIN.days} days: what partners still encrypt to it "

@@ -34,6 +34,7 @@ from gateway.stages import Step
 from gateway.store.agreements import Agreements
 from gateway.store.keys import Keys
 from gateway.store.rotation import Proof, Rotation
+from gateway.store.seals import Seals
 from gateway.store.webhooks import Webhooks
 
 Direction = Literal["inbound", "outbound"]
@@ -489,7 +490,7 @@ class Submitting(Protocol):
         ...
 
 
-class Store(Agreements, Keys, Webhooks, Rotation, Protocol):
+class Store(Agreements, Keys, Seals, Webhooks, Rotation, Protocol):
     """Everything the gateway keeps. All verbs raise `StoreUnavailable`."""
 
     # inbound
