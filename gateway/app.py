@@ -17,6 +17,7 @@ import msgspec
 from gateway import log, metrics, plugin
 from gateway.as4.pmode import PModeSet
 from gateway.as4.profiles import PROFILES
+from gateway.as4.wss.keys import SigningKey
 from gateway.backends.domibus_ws import DomibusWsBackend
 from gateway.backends.filesystem import FilesystemBackend
 from gateway.backends.rest import RestBackend
@@ -28,6 +29,7 @@ from gateway.keys import sealing
 from gateway.keys.formats import truststore
 from gateway.keys.keyring import Keyring
 from gateway.keys.keyring import load_keyring as read_keyring
+from gateway.keys.own import TlsKey
 from gateway.keys.tls import client_context
 from gateway.msh.door import Door
 from gateway.msh.hold import Holder
@@ -37,7 +39,9 @@ from gateway.msh.pull import Puller
 from gateway.msh.receive import Receiver
 from gateway.msh.refusals import Refusals
 from gateway.msh.revisions import Revisions
+from gateway.msh.ring import OwnRing, Tokens, open_one, open_ring
 from gateway.msh.rooms import Agreements, Cell, Cpu, Rooms
+from gateway.msh.rotation import Rotation
 from gateway.msh.send import Sender
 from gateway.msh.signals import Signals
 from gateway.msh.spool import SpoolRoom
@@ -46,9 +50,11 @@ from gateway.msh.workers import Workers
 from gateway.operate import agreements as agreement_verbs
 from gateway.operate.lint import backends_of, findings
 from gateway.operate.ping import OneRevision
+from gateway.operate.plan import bundle_of
 from gateway.pmodes import toml as pmode_toml
 from gateway.pmodes.bundle import Bundle, Files
 from gateway.store.api import Store
+from gateway.store.keys import OwnKey, Ring
 from gateway.store.memory import MemoryStore
 from gateway.transport.client import Client, Timeouts
 from gateway.transport.egress import EgressPolicy
@@ -132,6 +138,53 @@ def self_test(config: Config, bundle: Bundle) -> None:
     check_usable(pmode_toml.expanded(bundle), load_keyring(config), backends_of(config))
 
 
+async def test_ring(config: Config, store: Store, ring: Ring) -> None:
+    """What every process does with a ring before it acknowledges it. Raises `GatewayError`."""
+    opened = open_ring(ring, await store.own_keys(), load_kek(config), Tokens())
+    active = await store.active_agreements()
+    if active is not None:
+        pmodes = pmode_toml.expanded(bundle_of(active, base_of(config)))
+        check_usable(pmodes, opened.over(load_keyring(config)), backends_of(config))
+
+
+async def own_keyring(config: Config, store: Store) -> Keyring:
+    """The keys that are in force: the active ring over the files. Raises `GatewayError`."""
+    files = load_keyring(config)
+    if (await store.health()).migrations_pending:
+        return files  # an earlier release has none
+    active = await store.active_ring()
+    if active is None:
+        return files
+    opened = open_ring(Ring.decode(active.content), await store.own_keys(), load_kek(config), Tokens())
+    return opened.over(files)
+
+
+async def agreed(config: Config, store: Store) -> PModeSet:
+    """The agreements in force, or those of the files where there are none yet. Raises `ConfigError`."""
+    active = await store.active_agreements()
+    return pmode_toml.expanded(bundle_of(active, base_of(config)) if active is not None else load_bundle(config))
+
+
+def open_signer(config: Config, key: OwnKey) -> SigningKey:
+    """A signing key of the database, whatever its state. Raises `KeyUnavailable`."""
+    return open_one(key, "sign", load_kek(config), Tokens())
+
+
+def signs_today(keyring: Keyring, pmodes: PModeSet, like: OwnKey) -> tuple[str, SigningKey]:
+    """The name of our party that `like` is for, and the key that signs for it today. Raises `ConfigError`,
+    `KeyUnavailable`."""
+    ours = [party for party in pmodes.selves if like.party in (None, party.party_id.value)]
+    if len(ours) != 1:
+        names = ", ".join(party.name for party in pmodes.selves) or "none"
+        raise ConfigError(f"key {like.id} is not for one party of ours but for any of: {names}", key="party",
+                          hint="import it with --party")  # fmt: skip
+    party = ours[0]
+    profiles = dict.fromkeys(leg.profile for leg in pmodes.legs if party in (leg.from_party, leg.to_party))
+    if not profiles:
+        raise ConfigError(f"there is no agreement of {party.name}", key="pmodes")
+    return party.name, keyring.signing_key(party.party_id, PROFILES[next(iter(profiles))])
+
+
 class Gateway:
     """One worker process's gateway: three ASGI applications, claim loops, and its end."""
 
@@ -148,7 +201,7 @@ class Gateway:
             receiver,
             paths=rooms.config.as4.paths,
             concurrent=rooms.config.limits.uploads,
-            accepting=lambda: not self._draining,
+            accepting=lambda: not self._draining and rooms.revisions.ring.usable,
         )
         self.plugin = _by_path(backends)
 
@@ -161,6 +214,7 @@ class Gateway:
         self._tasks = [
             asyncio.create_task(keep_house(self._rooms), name="house"),
             asyncio.create_task(self._rooms.revisions.keep(), name="agreements"),
+            asyncio.create_task(self._rooms.rotation.keep(), name="rotation"),
             *(asyncio.create_task(backend.run(), name=backend.name) for backend in own),
         ]
 
@@ -191,16 +245,15 @@ class Gateway:
         await self._rooms.store.close()
 
     async def reload(self) -> None:
-        """Read keys and agreements again. On any error the old ones stay and the error is raised.
+        """Read key files and agreements again. On any error the old ones stay and the error is raised.
 
         Files that say something new become a revision, for every process of every node; files that
         say what was in force once do not: going back is asked for by name.
         """
         rooms = self._rooms
-        keyring = load_keyring(rooms.config)
-        check_usable(rooms.agreements.value.pmodes, keyring, self._backends)
-        rooms.keyring.value = keyring
-        rooms.client.refresh()
+        ring, files = rooms.revisions.ring, load_keyring(rooms.config)
+        check_usable(rooms.agreements.value.pmodes, ring.with_files(files), self._backends)
+        ring.take_files(files)
         await agreement_verbs.follow(
             rooms.store, load_bundle(rooms.config), rooms.revisions,
             author=f"{rooms.node} (reload)", lint=lambda files: lint_pmodes(rooms.config, path=files),
@@ -228,15 +281,20 @@ class Gateway:
         return "store", health.writable, f"PostgreSQL {health.version}{'' if health.writable else ', read-only'}"
 
     def _check_keys(self) -> tuple[str, bool, str]:
-        pmodes = self._rooms.agreements.value.pmodes
+        pmodes, ring = self._rooms.agreements.value.pmodes, self._rooms.revisions.ring
+        if ring.trouble is not None:
+            return "keys", False, ring.trouble
         try:
             for party in pmodes.selves:
                 for name in {leg.profile for leg in pmodes.legs if leg.from_party == party}:
                     self._rooms.keyring.value.signing_key(party.party_id, PROFILES[name]).sign(b"ready")
         except KeyUnavailable as error:
             return "keys", False, str(error)
-        return "keys", True, "signing works"
+        return "keys", True, f"signing works, ring {ring.number}" if ring.number else "signing works"
 
+    def tls_key(self, use: str) -> TlsKey | None:
+        """The key for TLS that the ring has, if any."""
+        return self._rooms.keyring.value.tls(use)
 
     def _check_agreements(self) -> tuple[str, bool, str]:
         """A process that cannot serve the active revision takes no messages under the one before."""
@@ -251,7 +309,7 @@ def _finder(client: Client, paths: Paths, clock: SystemClock, config: Config, cp
     return Finder(client, paths.publisher, clock, config.discovery, run=cpu.run)
 
 
-def _partner_tls(config: Config, _partner: str, ca: bytes | None) -> ssl.SSLContext:
+def _partner_tls(config: Config, keys: Cell[Keyring], _partner: str, ca: bytes | None) -> ssl.SSLContext:
     """The context for one partner. One each: a shared one would leak trust between partners."""
     tls = config.as4.client_tls
     return client_context(
@@ -261,6 +319,7 @@ def _partner_tls(config: Config, _partner: str, ca: bytes | None) -> ssl.SSLCont
         password=tls.password,
         minimum_version=tls.minimum_version,
         ciphers=tls.ciphers,
+        identity=keys.value.tls("tls-client"),
     )
 
 
@@ -347,12 +406,14 @@ async def build(
     clock, cpu = clock or SystemClock(), Cpu(config.workers.threads)
     store = store or await open_store(config)
     agreements, keys = Cell(Agreements(PModeSet())), Cell(keyring)
+    client = client or Client(egress, tls=partial(_partner_tls, config, keys))
+    kek = load_kek(config)
+    ring = OwnRing(store, keys, kek, cpu, read_files=partial(load_keyring, config), tell=client.refresh)
     revisions = Revisions(
-        store, agreements, keys, cpu,
+        store, agreements, ring, cpu,
         test=lambda found, keyring: check_usable(found.pmodes, keyring, backends_of(config)),
-        read_keyring=partial(load_keyring, config), base=base_of(config), node=config.node.name, place=metrics.place(),
+        base=base_of(config), node=config.node.name, place=metrics.place(),
     )  # fmt: skip
-    client = client or Client(egress, tls=partial(_partner_tls, config))
     paths = Paths(config.trust, clock)
     rooms = Rooms(
         config=config,
@@ -360,7 +421,7 @@ async def build(
         agreements=agreements,
         revisions=revisions,
         keyring=keys,
-        kek=load_kek(config),
+        kek=kek,
         client=client,
         clock=clock,
         cpu=cpu,
@@ -369,6 +430,7 @@ async def build(
         partners=Partners(
             partial(_finder, client, paths, clock, config, cpu), paths, store, config.node.name
         ),
+        rotation=Rotation(store, clock, config.rotation),
     )
     spool = Path(config.data.folder) / "spool"
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -389,16 +451,15 @@ async def build(
     )  # fmt: skip
 
 
-def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts) -> Rooms:
+def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts, keyring: Keyring | None = None) -> Rooms:
     """What it takes to send a message beside the running node, as the node would. Raises `ConfigError`.
 
-    Keys, agreements, TLS and egress are the node's; the store and what seals it live in memory. Nothing is
-    written anywhere, and no running process hears of it.
+    Keys (`keyring`, or the files), agreements, TLS and egress are the node's; the store and what seals it live in
+    memory. Nothing is written anywhere, and no running process hears of it.
     """
-    agreements, clock, cpu = Cell(Agreements(pmodes)), SystemClock(), Cpu(1)
-    client = Client(
-        EgressPolicy(allow_networks=config.egress.allow_networks), tls=partial(_partner_tls, config), timeouts=timeouts
-    )
+    agreements, keys = Cell(Agreements(pmodes)), Cell(keyring or load_keyring(config))
+    clock, cpu, egress = SystemClock(), Cpu(1), EgressPolicy(allow_networks=config.egress.allow_networks)
+    client = Client(egress, tls=partial(_partner_tls, config, keys), timeouts=timeouts)
     paths, store = Paths(config.trust, clock), MemoryStore(clock)
     finder = partial(_finder, client, paths, clock, config, cpu)
     return Rooms(
@@ -406,7 +467,7 @@ def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts) -> Rooms:
         store=store,
         agreements=agreements,
         revisions=OneRevision(agreements.value),
-        keyring=Cell(load_keyring(config)),
+        keyring=keys,
         kek=sealing.KeyEncryptionKey(os.urandom(sealing.KEY_SIZE)),
         client=client,
         clock=clock,
@@ -414,6 +475,7 @@ def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts) -> Rooms:
         node=config.node.name,
         paths=paths,
         partners=Partners(finder, paths, store, config.node.name),
+        rotation=Rotation(store, clock, config.rotation),
     )
 
 
@@ -432,6 +494,8 @@ __all__ = [
     "log",
     "metrics",
     "open_store",
+    "own_keyring",
     "self_test",
+    "test_ring",
     "trial",
 ]  # fmt: skip

@@ -352,11 +352,12 @@ EBMS_ERRORS: dict[str, type[EbmsError]] = {
 
 
 class PeerAnswered(GatewayError):
-    """The peer answered with an error signal."""
+    """The peer answered with an error signal. `authenticated`: it signed it. `over_tls`: the answer came over TLS
+    from a server that was verified."""
 
-    def __init__(self, code: str, detail: str, *, authenticated: bool) -> None:
+    def __init__(self, code: str, detail: str, *, authenticated: bool, over_tls: bool = False) -> None:
         super().__init__(detail)
-        self.code, self.authenticated = code, authenticated
+        self.code, self.authenticated, self.over_tls = code, authenticated, over_tls
 
 
 class SendFailed(GatewayError):
@@ -432,6 +433,10 @@ class OutcomeUnknown(StoreUnavailable):
 
 class AgreementsUnavailable(StoreUnavailable):
     """The agreements of a message cannot be loaded in this process; another one may have them."""
+
+
+class RingUnavailable(StoreUnavailable):
+    """Our own keys cannot be opened in this process; another one may have them."""
 
 
 class ClaimLost(GatewayError):

@@ -69,11 +69,19 @@ RESTARTS = Metric("gateway_worker_restarts", "counter", (), "Worker processes th
 AGREEMENTS = Metric(
     "gateway_agreements_revision", "gauge", ("worker",), "Revision of the agreements in force in a worker process."
 )
+REFUSALS = Metric(
+    "gateway_signature_refusals", "counter", ("party", "proof"),
+    "Errors of partners that may be about the certificate that signed the message.",
+)
+RETURNS = Metric(
+    "gateway_signature_returns", "counter", ("party",), "Times a partner went back to an earlier certificate by itself."
+)
+RING = Metric("gateway_keys_ring", "gauge", ("worker",), "Ring of own keys in force in a worker process.")
 BUILD = Metric("gateway_build_info", "gauge", ("version", "python"), "Always 1; the labels say what runs.")
 METRICS = {
     m.name: m
     for m in (MESSAGES, DURATION, STAGE, RETRIES, DUPLICATES, ERRORS, PAYLOAD, RECEIPTS, WEBHOOKS, PULLS, QUEUE,
-              RESTARTS, AGREEMENTS, BUILD)
+              RESTARTS, AGREEMENTS, RING, REFUSALS, RETURNS, BUILD)
 }  # fmt: skip
 
 #: Doubles in a file. 100 partners with 4 actions and 4 outcomes take 1,600; 256 KiB is nothing.
@@ -244,6 +252,21 @@ def place() -> str:
 def agreements_revision(number: int) -> None:
     """This process serves revision `number` of the agreements from now on."""
     _gauge(AGREEMENTS, (_name,), float(number))
+
+
+def refusal(party: str, proof: str) -> None:
+    """A partner may have refused a message for the certificate that signed it."""
+    _count(REFUSALS, (party, proof))
+
+
+def went_back(party: str) -> None:
+    """A partner is signed for with the certificate before."""
+    _count(RETURNS, (party,))
+
+
+def ring_revision(number: int) -> None:
+    """This process uses ring `number` of our own keys from now on."""
+    _gauge(RING, (_name,), float(number))
 
 
 def worker_restarted() -> None:

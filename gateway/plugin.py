@@ -248,7 +248,8 @@ class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     Types: message.accepted, message.acknowledged, message.failed, message.retrying,
     message.received, message.delivered; and what backends ask for: message.cancelled,
-    message.resent, message.held, message.released, message.redelivered.
+    message.resent, message.held, message.released, message.redelivered. Without a message: certificate.returned
+    (a partner refuses our new certificate and is signed for with the one before).
     """
 
     id: str

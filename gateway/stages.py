@@ -90,7 +90,12 @@ POINTS: dict[str, str] = {
     "AG04": "store",    # everybody has acknowledged, before it is made active
     "AG05": "match",    # active, not in force in this process
     "AG06": "match",    # in force in this process, nobody was told
+    "RT01": "settle",   # a partner refuses a new certificate, nobody has proposed to go back
+    "RT02": "settle",   # it is back on the one before, its messages are not queued
+    "RT03": "settle",   # a refused message is about to be queued again
+    "RT04": "settle",   # it is queued, others are not
     "MT01": "deliver",  # retention, in the middle of a batch
+    "MT02": "store",    # between two batches of sealing anew
     "MT03": "store",    # between two migrations
 }
 

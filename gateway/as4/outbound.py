@@ -60,7 +60,8 @@ class Wire:
 
     On the wire: `root`, then for each part `part_head(i)` and what `sealer(i)` makes of its
     octets, then `epilogue`; `content_length` octets in all. A message without parts is
-    plain SOAP: `root` is all of it. `envelope` is the signed SOAP envelope by itself.
+    plain SOAP: `root` is all of it. `envelope` is the signed SOAP envelope by itself, `signer` the
+    certificate (DER) that signed it.
     """
 
     def __init__(
@@ -68,11 +69,12 @@ class Wire:
         *,
         envelope: bytes,
         references: tuple[Reference, ...],
+        signer: bytes,
         parts: tuple[OutboundPart, ...] = (),
         content_key: bytes = b"",
         entropy: Entropy,
     ) -> None:
-        self.envelope, self.references = envelope, references
+        self.envelope, self.references, self.signer = envelope, references, signer
         self._parts, self._content_key = parts, content_key
         # All IVs now, one a part, each taken once: see `sealer`.
         self._ivs: list[bytes | None] = [entropy(IV_SIZE) for _ in parts]
@@ -155,6 +157,7 @@ def secure(
     return Wire(
         envelope=envelope(messaging, body_id, security_header(children)),
         references=references,
+        signer=key.certificate,
         parts=parts,
         content_key=content_key,
         entropy=entropy,

@@ -1,4 +1,4 @@
-"""`gateway certs`: what a key store holds, and certificates for development."""
+"""`gateway certs`: our own keys in the database, what a key store holds, and certificates for development."""
 
 import sys
 from datetime import timedelta
@@ -6,29 +6,58 @@ from pathlib import Path
 
 import click
 
+from gateway.cli.local import config_option
 from gateway.cli.output import json_option, show_json, show_table
+from gateway.cli.verbs import Verb, Verbs
 
 COLUMNS = ["alias", "kind", "key", "subject", "valid_until", "usable_for", "sha256"]
 
 
-@click.group()
+#: Commands in modules of their own, imported when they are used.
+VERBS = {
+    "list": Verb("gateway.cli.certs_ring:listing", "Our certificates: what signs, what decrypts, what waits."),
+    "import": Verb("gateway.cli.certs_import:import_", "Take keys from PEM, PKCS#12 or JKS; or an issued certificate."),
+    "csr": Verb("gateway.cli.certs_import:csr", "Make a key and the request for its certificate."),
+    "stage": Verb("gateway.cli.certs_ring:stage", "Every process opens a key; it decrypts from now on."),
+    "announce": Verb("gateway.cli.certs_ping:announce", "Tell partners of the next certificate: a signed package."),
+    "ping": Verb("gateway.cli.certs_ping:ping", "Ask partners whether they take the next certificate."),
+    "promote": Verb("gateway.cli.certs_promote:promote", "Sign with a key, for those who are ready, or for one."),
+    "rollback": Verb("gateway.cli.certs_promote:rollback", "Take back a promotion, for everybody or for one."),
+    "retire": Verb("gateway.cli.certs_ring:retire", "Use a key no more; its private part is destroyed."),
+    "export": Verb("gateway.cli.certs_ring:export", "A certificate and its chain as PEM."),
+    "needs-renewal": Verb("gateway.cli.certs_ring:needs_renewal", "What ends soon and has no successor."),
+    "timeline": Verb("gateway.cli.certs_ring:timeline", "When each certificate begins and ends."),
+}
+
+
+@click.group(cls=Verbs, verbs=VERBS)
 def group():
-    """Certificates: look into a file, make some for development."""
+    """Our own certificates and keys: look, import, rotate; look into a file, make some for development."""
 
 
 @group.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("what", metavar="KEY|FILE")
 @click.option(
     "--password-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File whose first line is the password.",
 )
 @json_option
-def show(file, password_file, as_json):
-    """What a key store holds: PEM, PKCS#12, JKS, PKCS#7 or DER.
+@config_option
+def show(what, password_file, as_json, config):
+    """One of our keys in the database, by its id or fingerprint; or what a key store file holds: PEM, PKCS#12,
+    JKS, PKCS#7 or DER.
 
-    Exit status 3 when a certificate in it is good for nothing (expired, weak …).
+    Exit status 3 when a certificate in a file is good for nothing (expired, weak …).
     """
+    file = Path(what)
+    if not file.is_file():
+        if "/" in what or "." in what:
+            raise click.UsageError(f"there is no file {what}")
+        from gateway.cli.certs_ring import show_key
+
+        show_key(what, as_json, config)
+        return
     from gateway.config import Secret
     from gateway.keys.formats import MAX_SIZE, read_keystore
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import click
 
-from gateway.cli.local import config_option, found_config
+from gateway.cli.local import config_option, found_config, keys_in_force
 from gateway.cli.output import json_option, show_json
 
 MARKS = {"ok": "✔", "warn": "!", "fail": "✘"}
@@ -26,11 +28,12 @@ def doctor(offline, as_json, config):
     from gateway.operate.doctor import examine
 
     settings = app.load_config(config or found_config())
+    keyring = _kept(lambda: keys_in_force(settings))
     checks = asyncio.run(
         examine(
             settings,
             load_pmodes=lambda: app.load_pmodes(settings),
-            load_keyring=lambda: app.load_keyring(settings),
+            load_keyring=keyring,
             open_store=lambda: app.open_store(settings),
             lint=lambda: app.lint_pmodes(settings),
             load_bundle=lambda: app.load_bundle(settings),
@@ -46,3 +49,20 @@ def doctor(offline, as_json, config):
             if check.fix:
                 click.echo(f"  {'':<28} → {check.fix}")
     sys.exit(3 if failed else 0)
+
+
+def _kept(make: Callable[[], Any]) -> Callable[[], Any]:
+    """What `make` gives or raises, once for all: it runs an event loop of its own."""
+    from gateway.errors import GatewayError
+
+    try:
+        value, wrong = make(), None
+    except GatewayError as error:
+        value, wrong = None, error
+
+    def give() -> Any:
+        if wrong is not None:
+            raise wrong
+        return value
+
+    return give

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway import metrics
+from gateway import log, metrics
 from gateway.cli.http import HttpServer, ServerSettings
 from gateway.web.limits import Limited, RequestLimits
 from gateway.web.ops import OpsApp, Verdict
@@ -36,7 +36,7 @@ class Listening:
         settings = ServerSettings(header_deadline=limits.header_deadline)
         ops = OpsApp(ready=ready, started=started, metrics=metrics.exposition)
         self._contexts = {
-            "as4": Context(config.as4.tls),
+            "as4": Context(config.as4.tls, lambda: gateway.tls_key("tls-server")),
             "plugin": Context(config.plugin.tls),
         }
         apps = {
@@ -85,18 +85,35 @@ class Listening:
 
 
 class Context:
-    """The current TLS context of one listener; None where there is no TLS."""
+    """The current TLS context of one listener; None where there is no TLS.
 
-    def __init__(self, tls: Any) -> None:
-        self._tls = tls
+    `ring` gives the key of the ring of our own keys, where there is one; it goes before the configured file.
+    """
+
+    def __init__(self, tls: Any, ring: Callable[[], Any] = lambda: None) -> None:
+        self._tls, self._ring = tls, ring
+        self._of_ring: tuple[Any, ssl.SSLContext | None] = (None, None)
         self.current = self.read()
 
     def read(self) -> ssl.SSLContext | None:
+        """A context from the files as they are now. Raises `ConfigError`."""
         if self._tls is None:
             return None
         from gateway.keys.tls import server_context
 
+        if self._tls.certificate is None and self._ring() is None:
+            log.event("listener.nameless", level="error")
+        self._of_ring = (None, None)  # what else is in the files is read anew for it, too
         return server_context(self._tls)
 
     def __call__(self) -> ssl.SSLContext:
-        return self.current
+        """What the next handshake is made with."""
+        key, (known, context) = self._ring(), self._of_ring
+        if key is None:
+            return self.current
+        if key is not known:
+            from gateway.keys.tls import server_context
+
+            context = server_context(self._tls, key)
+            self._of_ring = (key, context)
+        return context

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -40,3 +40,73 @@ def on_store(config: Path | None, do: Callable[..., Awaitable[T]]) -> T:
 def found_config() -> Path | None:
     """The configuration of this folder, or None."""
     return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+
+
+def settings_of(config: Path | None) -> Any:
+    """The configuration. Raises `ConfigError`."""
+    from gateway.config import Config
+
+    return Config.load(config or found_config())
+
+
+def author(settings: Any) -> str:
+    """Who acts, for history and audit."""
+    import getpass
+    import os
+
+    user = os.environ.get("SUDO_USER") or getpass.getuser()
+    return f"{user}@{settings.node.name}"
+
+
+def on_database(settings: Any, do: Callable[[Any], Awaitable[T]], *, look_only: bool = False) -> T:
+    """Run `do(store)`. A private PostgreSQL that does not run is started for as long as it takes; where there is
+    none yet, who only looks sees an empty one."""
+    from gateway import app
+    from gateway.errors import ConfigError
+
+    async def run() -> T:
+        store = await app.open_store(settings)
+        try:
+            return await do(store)
+        finally:
+            await store.close()
+
+    async def on_nothing() -> T:
+        from gateway.clock import SystemClock
+        from gateway.store.memory import MemoryStore
+
+        return await do(MemoryStore(SystemClock()))
+
+    if settings.store.dsn is not None or app.database_runs(settings):
+        return asyncio.run(run())
+    if not (settings.data.folder / "postgres" / "data" / "PG_VERSION").exists():
+        if look_only:
+            return asyncio.run(on_nothing())
+        raise ConfigError(
+            "there is no database yet", file=str(settings.data.folder), key="data.folder",
+            hint="`gateway run` makes one and takes the files as the first revision",
+        )  # fmt: skip
+    from gateway.cli.run import Database
+
+    database = Database(settings)
+    database.start()
+    try:
+        return asyncio.run(run())
+    finally:
+        database.stop()
+
+
+def keys_in_force(settings: Any) -> Any:
+    """Our keys as the node has them: the ring over the key files; the files alone where no database answers.
+
+    Raises `ConfigError`, `KeyUnavailable`.
+    """
+    from gateway import app
+    from gateway.errors import StoreUnavailable
+
+    if settings.store.dsn is None and not app.database_runs(settings):
+        return app.load_keyring(settings)
+    try:
+        return on_database(settings, lambda store: app.own_keyring(settings, store))
+    except StoreUnavailable:
+        return app.load_keyring(settings)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.local import config_option
+from gateway.cli.local import config_option, keys_in_force
 from gateway.cli.output import json_option, show_json
 from gateway.cli.parties import builtins, grouped, text
 from gateway.cli.pmodes import place, places, source
@@ -26,7 +26,6 @@ def export(name, path, certs, ours, form, out, as_json, config):
     """
     from datetime import UTC, datetime
 
-    from gateway.keys.keyring import load_keyring
     from gateway.operate import parties
     from gateway.pmodes.toml import expanded
 
@@ -39,7 +38,7 @@ def export(name, path, certs, ours, form, out, as_json, config):
             raise click.UsageError("there are several parties of our own; say which by NAME")
         name = pmodes.selves[0].name
     own = {text for party in pmodes.selves for text in (party.name, party.party_id.value)}
-    keyring = load_keyring(settings.keys.store) if name in own else None
+    keyring = keys_in_force(settings) if name in own else None
     made = parties.package(pmodes, name, now=datetime.now(UTC), config=settings, keyring=keyring)
     match "json" if as_json else form:
         case "json":

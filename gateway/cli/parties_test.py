@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from gateway.cli.explain import language_option, show_explanation
-from gateway.cli.local import config_option, found_config
+from gateway.cli.local import config_option, found_config, keys_in_force
 from gateway.cli.output import json_option, show_json
 from gateway.cli.pmodes import revision_option
 
@@ -56,7 +56,7 @@ def test(party, path, certs, everybody, parallel, timeout, revision, language, a
     settings = app.load_config(config or found_config())
     pmodes = expanded(_files(path, certs, revision, config))
     timeouts = Timeouts(connect=timeout, idle=timeout, answer=timeout)
-    found = asyncio.run(_run(settings, pmodes, party, timeouts, parallel, language))
+    found = asyncio.run(_run(settings, pmodes, keys_in_force(settings), party, timeouts, parallel, language))
     if as_json:
         import msgspec
 
@@ -69,7 +69,7 @@ def test(party, path, certs, everybody, parallel, timeout, revision, language, a
     sys.exit(next((status for result, status in EXIT.items() if result in results), 0))
 
 
-async def _run(settings, pmodes, party, timeouts, parallel, language):
+async def _run(settings, pmodes, keyring, party, timeouts, parallel, language):
     """One result for each agreement with the partners that are meant. Raises `NotFound`."""
     import logging
 
@@ -78,7 +78,7 @@ async def _run(settings, pmodes, party, timeouts, parallel, language):
 
     logging.getLogger("gateway").setLevel(logging.CRITICAL)  # what happens is shown, not logged
     legs = legs_to(pmodes, party)
-    rooms = app.trial(settings, pmodes, timeouts=timeouts)
+    rooms = app.trial(settings, pmodes, timeouts=timeouts, keyring=keyring)
     gate = asyncio.Semaphore(parallel)
 
     async def one(leg):

@@ -4,13 +4,13 @@ import asyncio
 
 import click
 
-from gateway.cli.local import config_option, found_config, on_store
+from gateway.cli.local import author, config_option, found_config, on_database, on_store, settings_of
 from gateway.cli.output import json_option, show_json, show_table
 
 
 @click.group()
 def group():
-    """The message store: status, migrate, purge."""
+    """The message store: status, migrate, purge, rekey."""
 
 
 @group.command()
@@ -74,3 +74,62 @@ def purge(yes, config):
         return total
 
     click.echo(f"{on_store(config, erase)} erased")
+
+
+@group.command()
+@click.option("--batch", type=click.IntRange(1, 10_000), default=500, show_default=True, help="Rows of one commit.")
+@click.option("--dry-run", is_flag=True, help="Show what is sealed with which key, and do nothing.")
+@click.option("--yes", is_flag=True, help="Do it without asking.")
+@json_option
+@config_option
+def rekey(batch, dry_run, yes, as_json, config):
+    """Seal everything anew with the key-encryption key of this node, while the gateway runs.
+
+    Give every node the new key first: as one of keys.previous_key_encryption_keys, then as
+    keys.key_encryption_key with the old one among the previous. Then run this, as often as it was interrupted.
+    It says when the old key is needed no more.
+
+    \b
+    Exit status 0: nothing is sealed with another key, 3: something is (--dry-run, or it cannot be opened)
+    """
+    import sys
+
+    from gateway import app
+    from gateway.operate import rekey
+
+    settings = settings_of(config)
+
+    async def seal(store):
+        kek = app.load_kek(settings)
+        stands = await rekey.standing(store, kek)
+        if not as_json:
+            _show_standing(stands)
+        if dry_run or not stands.total:
+            return stands, None
+        if not yes:
+            click.confirm("Seal it anew?", abort=True, err=True)
+        told = (lambda kind, done: click.echo(f"{kind}: {done}", err=True)) if not as_json else (lambda *_: None)
+        done = await rekey.rekey(store, kek, actor=author(settings), batch=batch, told=told)
+        return await rekey.standing(store, kek), done
+
+    stands, done = on_database(settings, seal)
+    if as_json:
+        show_json({
+            "kek": stands.kek, "sealed": stands.done, "left": stands.left, "unknown": stands.unknown,
+            "others": stands.others, "done": done.done if done else {}, "damaged": done.damaged if done else [],
+        })  # fmt: skip
+    else:
+        for one in done.damaged if done else ():
+            click.echo(f"! {one}", err=True)
+        if not stands.total:
+            click.echo("nothing is sealed with another key: keys.previous_key_encryption_keys may go from every node")
+    sys.exit(3 if stands.total else 0)
+
+
+def _show_standing(stands):
+    rows = [{"key": stands.kek, "seals": "this node", **stands.done}]
+    rows += [{"key": name, "seals": "unknown here" if name in stands.unknown else "previous", **counts}
+             for name, counts in sorted(stands.left.items())]  # fmt: skip
+    show_table(rows, ["key", "seals", *stands.done])
+    for one in stands.others:
+        click.echo(f"! {one}", err=True)

@@ -89,7 +89,8 @@ class Store(Struct, frozen=True):
 class Tls(Struct, frozen=True):
     """TLS of a listener. Without this table the listener speaks plain HTTP, for a proxy in front of it.
 
-    certificate: PEM file with the server certificate and its chain.
+    certificate: PEM file with the server certificate and its chain. Default, for the AS4 listener: the `tls-server`
+        key that is active in the database, which also goes before a file; see `gateway certs`.
     key: PEM file with the private key. Default: it stands in `certificate`.
     password: Reference to the password of the private key.
     client_ca: PEM file with the CAs whose client certificates are asked for.
@@ -98,7 +99,7 @@ class Tls(Struct, frozen=True):
     ciphers: OpenSSL cipher list for TLS 1.2.
     """
 
-    certificate: Path
+    certificate: Path | None = None
     key: Path | None = None
     password: Secret | None = None
     client_ca: Path | None = None
@@ -109,12 +110,15 @@ class Tls(Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.require_client_certificate and self.client_ca is None:
             raise ValueError("require_client_certificate needs client_ca")
+        if self.key is not None and self.certificate is None:
+            raise ValueError("key: belongs to a certificate, which is missing")
 
 
 class ClientTls(Struct, frozen=True):
     """TLS of connections to partners. Theirs is always verified, by `tls_ca` of the party or the CAs of the system.
 
-    certificate: PEM file with the certificate shown to partners that ask for one, and its chain.
+    certificate: PEM file with the certificate shown to partners that ask for one, and its chain. The `tls-client`
+        key that is active in the database goes before it.
     key: PEM file with its private key. Default: it stands in `certificate`.
     password: Reference to the password of the private key.
     minimum_version: Oldest TLS version spoken.
@@ -221,6 +225,8 @@ class Listener(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         _bind(self.bind)
+        if self.tls is not None and self.tls.certificate is None:
+            raise ValueError("tls.certificate: is needed here; keys in the database are for the AS4 listener")
         if len({issuer.issuer for issuer in self.issuers}) < len(self.issuers):
             raise ValueError("issuers: one of them is there twice")
 
@@ -288,6 +294,7 @@ class Keys(Struct, frozen=True):
         the first start; with `store.dsn` it has to be given.
     previous_key_encryption_keys: References to older ones, still needed to open what they sealed.
     store: Private keys, one table a file. The first that fits an agreement's profile signs; all of them decrypt.
+        Keys in the database go first (`gateway certs`): a file signs only where there is no active key of its kind.
     """
 
     key_encryption_key: Secret | None = None
@@ -353,6 +360,24 @@ class Retention(Struct, frozen=True):
 
     delivered_payloads: Duration = Duration(3600)
     sent_payloads: Duration = Duration(216_000)  # 3600 minutes, as the OOTS network file has it
+
+
+class Rotation(Struct, frozen=True):
+    """What happens when a partner refuses messages for the certificate of ours that signed them.
+
+    refusals: After so many errors of that kind, and no receipt since the first, the partner goes back to the
+        certificate before, if that is still valid. 0: never by itself.
+    within: The errors came within this time.
+    believe_tls: An unsigned error counts, too, when it came over TLS from a server that was verified. Products commonly
+        leave the error unsigned. Over plain HTTP it never counts: anybody on the way could say it.
+    """
+
+    refusals: int = 3
+    within: Duration = Duration(600)
+    believe_tls: bool = True
+
+    def __post_init__(self) -> None:
+        _between(self.refusals, 0, 1000, "refusals")
 
 
 class Egress(Struct, frozen=True):
@@ -433,6 +458,7 @@ class Config(Struct, frozen=True, kw_only=True):
     trust: Trust = Trust()
     limits: Limits = Limits()
     retention: Retention = Retention()
+    rotation: Rotation = Rotation()
     egress: Egress = Egress()
     discovery: Discovery = Discovery()
     log: Log = Log()

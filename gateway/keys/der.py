@@ -63,7 +63,7 @@ def read(octets: bytes) -> Value:
 def _read(octets: bytes, at: int) -> tuple[Value, int]:
     start = at
     if at + 2 > len(octets):
-        raise CertificateRefused("truncated")
+        raise CertificateRefused("truncated", "the file ends too early: a part of it is missing")
     tag, length = octets[at], octets[at + 1]
     at += 2
     if tag & 0x1F == 0x1F:
@@ -78,12 +78,12 @@ def _read(octets: bytes, at: int) -> tuple[Value, int]:
         if size > 4:
             raise CertificateRefused("damaged", "DER: an impossible length")
         if at + size > len(octets):
-            raise CertificateRefused("truncated")
+            raise CertificateRefused("truncated", "the file ends too early: a part of it is missing")
         length = int.from_bytes(octets[at : at + size])
         if length < 0x80 or octets[at] == 0:
             raise CertificateRefused("damaged", "DER: a length not in its shortest form")
         at += size
     end = at + length
     if end > len(octets):
-        raise CertificateRefused("truncated")
+        raise CertificateRefused("truncated", "the file ends too early: a part of it is missing")
     return Value(tag, octets[at:end], octets[start:end]), end

@@ -41,7 +41,7 @@ class JksEntry(Struct, frozen=True):
 def read(octets: bytes, password: bytes, key_password: bytes | None = None) -> list[JksEntry]:
     """All entries of a JKS. Raises `CertificateRefused`: wrong-password, truncated, damaged."""
     if len(octets) < 12 + _DIGEST:
-        raise CertificateRefused("truncated")
+        raise CertificateRefused("truncated", "the file ends too early: a part of it is missing")
     secret = _utf16(password)
     body, digest = octets[:-_DIGEST], octets[-_DIGEST:]
     expected = hashlib.sha1(secret + _WHITENER + body).digest()  # noqa: S324 - the format's own

@@ -12,7 +12,7 @@ way. What a key can do follows from its type and the key usage of its certificat
 Private keys never appear in a repr, an error or the log.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -29,6 +29,7 @@ from gateway.as4.wss.keys import DecryptionKey, SigningKey
 from gateway.config import KeyStore
 from gateway.errors import CertificateRefused, ConfigError, KeyUnavailable
 from gateway.keys.formats import MAX_SIZE, Entry, certificates, read_keystore
+from gateway.keys.own import TlsKey
 
 #: Digests and mask generation functions of RSA-OAEP. Which pairs are accepted is the profile's business.
 _DIGESTS = {
@@ -46,7 +47,7 @@ _MGFS = {
 
 
 class _Holder:
-    """A private key with its certificate. The key is reachable for the two classes below only."""
+    """A private key with its certificate."""
 
     __slots__ = ("_key", "certificate")
 
@@ -59,6 +60,10 @@ class _Holder:
 
     def __reduce__(self) -> str:
         raise TypeError("a private key is not pickled")
+
+    def held(self) -> object:
+        """The private key itself, to be sealed."""
+        return self._key
 
 
 class SoftwareSigningKey(_Holder):
@@ -169,41 +174,74 @@ def _usage(certificate: bytes) -> x509.KeyUsage | None:
 
 
 class Keyring:
-    """All keys of our own parties at one moment. Never changed, only replaced."""
+    """All keys of our own parties at one moment. Never changed, only replaced.
 
-    __slots__ = ("_decrypting", "_signing")
+    Those of the database come first (`over`): what is configured as a file signs only where the database
+    has nothing that fits, and decrypts always.
+    """
+
+    __slots__ = ("_below", "_chosen", "_decrypting", "_signing", "_tls")
 
     def __init__(
         self,
         signing: Mapping[str | None, Sequence[SigningKey]],
         decrypting: Mapping[str | None, Sequence[DecryptionKey]],
+        chosen: Mapping[tuple[str | None, str], Sequence[SigningKey]] | None = None,
+        below: "Keyring | None" = None,
+        tls: Mapping[str, TlsKey] | None = None,
     ) -> None:
-        """Keys by party id; those under None are for every party of ours."""
+        """Keys by party id; those under None are for every party of ours. `chosen` has those that sign for a
+        party to one partner, by (party id, partner's party id), `tls` those of connections, by use."""
         self._signing = {party: tuple(keys) for party, keys in signing.items()}
         self._decrypting = {party: tuple(keys) for party, keys in decrypting.items()}
+        self._chosen = {place: tuple(keys) for place, keys in (chosen or {}).items()}
+        self._below, self._tls = below, dict(tls or {})
 
-    def signing_key(self, party: PartyId | str, profile: Profile) -> SigningKey:
-        """The key that signs for `party` under `profile`. Raises `KeyUnavailable`."""
-        keys = _of(self._signing, party)
-        for key in keys:
+    def over(self, below: "Keyring") -> "Keyring":
+        """These keys first, then those of `below`."""
+        return Keyring(self._signing, self._decrypting, self._chosen, below, self._tls)
+
+    def tls(self, use: str) -> TlsKey | None:
+        """The key for connections that come to us (`tls-server`) or go to partners (`tls-client`)."""
+        return self._tls.get(use)
+
+    def signing_key(
+        self, party: PartyId | str, profile: Profile, *, partner: PartyId | str | None = None
+    ) -> SigningKey:
+        """The key that signs for `party` under `profile`, to `partner` where one is chosen for it.
+
+        Raises `KeyUnavailable`.
+        """
+        found = self._signing_key(_name(party), profile, partner and _name(partner))
+        if found is not None:
+            return found
+        have = ", ".join(sorted({key.algorithm.rpartition("#")[2] for key in self._signers(_name(party))})) or "none"
+        wanted = profile.send_signature.rpartition("#")[2]
+        raise KeyUnavailable(f"no key of {_name(party)} signs with {wanted} (signing keys: {have})")
+
+    def _signing_key(self, party: str, profile: Profile, partner: str | None) -> SigningKey | None:
+        chosen = self._chosen.get((party, partner), ()) + self._chosen.get((None, partner), ()) if partner else ()
+        for key in (*chosen, *_of(self._signing, party)):
             if key.algorithm == profile.send_signature:
                 return key
-        name = _name(party)
-        have = ", ".join(sorted({key.algorithm.rpartition("#")[2] for key in keys})) or "none"
-        wanted = profile.send_signature.rpartition("#")[2]
-        raise KeyUnavailable(f"no key of {name} signs with {wanted} (signing keys: {have})")
+        return self._below._signing_key(party, profile, partner) if self._below else None
+
+    def _signers(self, party: str) -> tuple[SigningKey, ...]:
+        return _of(self._signing, party) + (self._below._signers(party) if self._below else ())
 
     def decryption_keys(self, party: PartyId | str) -> tuple[DecryptionKey, ...]:
         """Every key that content keys may have been protected for; newest first as configured."""
-        return _of(self._decrypting, party)
+        mine = _of(self._decrypting, _name(party))
+        return mine + self._below.decryption_keys(party) if self._below else mine
 
     def __repr__(self) -> str:
         counts = sum(map(len, self._signing.values())), sum(map(len, self._decrypting.values()))
-        return f"Keyring({counts[0]} signing, {counts[1]} decrypting)"
+        below = f", over {self._below!r}" if self._below else ""
+        return f"Keyring({counts[0]} signing, {counts[1]} decrypting{below})"
 
 
-def _of(keys: Mapping[str | None, tuple], party: PartyId | str) -> tuple:
-    return keys.get(_name(party), ()) + keys.get(None, ())
+def _of(keys: Mapping[str | None, tuple], party: str) -> tuple:
+    return keys.get(party, ()) + keys.get(None, ())
 
 
 def _name(party: PartyId | str) -> str:
@@ -214,6 +252,18 @@ def load_keyring(stores: Iterable[KeyStore]) -> Keyring:
     """The keys of `[[keys.store]]`. Raises `ConfigError` that names file and what is wrong with it."""
     signing: dict[str | None, list[SigningKey]] = {}
     decrypting: dict[str | None, list[DecryptionKey]] = {}
+    for store, signer, opener in configured_keys(stores):
+        if signer is not None:
+            signing.setdefault(store.party, []).append(signer)
+        if opener is not None:
+            decrypting.setdefault(store.party, []).append(opener)
+    return Keyring(signing, decrypting)
+
+
+def configured_keys(
+    stores: Iterable[KeyStore],
+) -> Iterator[tuple[KeyStore, SoftwareSigningKey | None, SoftwareDecryptionKey | None]]:
+    """Every key of `[[keys.store]]` with its table, as what it is used for. Raises `ConfigError`."""
     for number, store in enumerate(stores):
         place = f"keys.store[{number}]"
         for entry in _private_entries(store, place):
@@ -224,11 +274,7 @@ def load_keyring(stores: Iterable[KeyStore]) -> Keyring:
                     f"the key {entry.alias!r} can do nothing of {list(store.uses)}", file=str(store.path),
                     key=place, hint="its type or the key usage of its certificate is for something else",
                 )  # fmt: skip
-            if signer is not None:
-                signing.setdefault(store.party, []).append(signer)
-            if opener is not None:
-                decrypting.setdefault(store.party, []).append(opener)
-    return Keyring(signing, decrypting)
+            yield store, signer, opener
 
 
 def _private_entries(store: KeyStore, place: str) -> list[Entry]:

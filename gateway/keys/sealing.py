@@ -64,6 +64,10 @@ class KeyEncryptionKey:
     def __repr__(self) -> str:
         return f"KeyEncryptionKey(id={self.id.hex()})"
 
+    def has(self, id: bytes) -> bool:
+        """Whether what the key-encryption key of that name sealed can be opened here."""
+        return id in self._keys
+
     # -- message keys -----------------------------------------------------------
 
     def wrap(self, message_key: bytes, message_id: str) -> bytes:

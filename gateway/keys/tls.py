@@ -12,19 +12,23 @@ from pathlib import Path
 
 from gateway.config import Secret, Tls
 from gateway.config.sections import TLS12_CIPHERS
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, KeyUnavailable
+from gateway.keys.own import TlsKey
 
 #: AS4 has no use for HTTP/2: one POST at a time, and flow control of its own is one thing more to attack.
 ALPN = ("http/1.1",)
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
-def server_context(tls: Tls) -> ssl.SSLContext:
-    """The context of a listener. Raises `ConfigError` naming the file that cannot be used."""
+def server_context(tls: Tls, identity: TlsKey | None = None) -> ssl.SSLContext:
+    """The context of a listener, with the certificate of `identity` or else of the configured file.
+
+    Without either no handshake succeeds. Raises `ConfigError` naming the file that cannot be used.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _common(context, tls.minimum_version, tls.ciphers)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_RENEGOTIATION
-    _own_certificate(context, tls.certificate, tls.key, tls.password)
+    _identify(context, identity, tls.certificate, tls.key, tls.password)
     if tls.client_ca is not None:
         _anchors(context, tls.client_ca)
         context.verify_mode = ssl.CERT_REQUIRED if tls.require_client_certificate else ssl.CERT_OPTIONAL
@@ -39,11 +43,12 @@ def client_context(
     password: Secret | None = None,
     minimum_version: str = "1.2",
     ciphers: str = TLS12_CIPHERS,
+    identity: TlsKey | None = None,
 ) -> ssl.SSLContext:
     """The context for connections to a partner: chain and host name are always verified.
 
     `ca` is what the server's certificate must lead to (PEM or DER octets, or a file);
-    without it the CAs of the system. `certificate` is ours, where the partner wants one.
+    without it the CAs of the system. `certificate` is ours, where the partner wants one, or that of `identity`.
     Raises `ConfigError`.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # CERT_REQUIRED and check_hostname
@@ -52,9 +57,26 @@ def client_context(
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
         _anchors(context, ca)
-    if certificate is not None:
-        _own_certificate(context, certificate, key, password)
+    _identify(context, identity, certificate, key, password)
     return context
+
+
+def tls_test(identity: TlsKey) -> None:
+    """The key and its certificate can be used for TLS. Raises `KeyUnavailable`."""
+    try:
+        identity.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    except ssl.SSLError as error:
+        raise KeyUnavailable(f"not usable for TLS ({error.reason or 'unreadable'})") from None
+
+
+def _identify(
+    context: ssl.SSLContext, identity: TlsKey | None, certificate: Path | None, key: Path | None,
+    password: Secret | None,
+) -> None:  # fmt: skip
+    if identity is not None:
+        identity.load_into(context)
+    elif certificate is not None:
+        _own_certificate(context, certificate, key, password)
 
 
 def _common(context: ssl.SSLContext, minimum_version: str, ciphers: str) -> None:

@@ -24,7 +24,7 @@ from gateway.as4.wss.algorithms import UNREADABLE
 from gateway.config import Trust
 from gateway.errors import CertificateRefused
 
-Use = Literal["sign", "encrypt"]
+Use = Literal["sign", "encrypt", "tls-server", "tls-client"]
 
 #: What nobody needs more of, and parsers need protection from [threats 1.5].
 MAX_CERTIFICATE = 16 << 10
@@ -61,8 +61,9 @@ def check_certificate(
 ) -> None:
     """Refuse a certificate that may not be used for `use` at `now` (aware).
 
-    `sign`: verify what its holder signed. `encrypt`: protect a content key for its holder. `by_path`:
-    nobody has pinned it, so that a CA is refused whatever `allow` says.
+    `sign`: verify what its holder signed. `encrypt`: protect a content key for its holder. `tls-server` and
+    `tls-client`: identify its holder in a handshake (names are not judged). `by_path`: nobody has pinned it,
+    so that a CA is refused whatever `allow` says.
     Raises `CertificateRefused` with one of the reasons too-large, malformed, not-yet-valid,
     expired, validity-too-long, weak-signature, unknown-critical-extension, ca-as-leaf,
     key-usage, extended-key-usage, key-type, weak-key.
@@ -130,15 +131,24 @@ def _check_extensions(certificate: x509.Certificate, use: Use, allow: Trust, *, 
                 hint = "; trust.self_signed_ca allows it for a pinned one" if _self_signed(certificate) else ""
                 raise CertificateRefused("ca-as-leaf", f"a CA certificate may not stand for a party{hint}")
             case x509.ExtendedKeyUsage() as purposes if allow.key_usage:
-                if set(purposes) == {ExtendedKeyUsageOID.SERVER_AUTH}:
-                    raise CertificateRefused("extended-key-usage", "for TLS servers only")
+                _check_purposes(set(purposes), use)
         if extension.critical and extension.oid not in _UNDERSTOOD:
             raise CertificateRefused("unknown-critical-extension", extension.oid.dotted_string)
+
+
+def _check_purposes(purposes: set[x509.ObjectIdentifier], use: Use) -> None:
+    wanted = {"tls-server": ExtendedKeyUsageOID.SERVER_AUTH, "tls-client": ExtendedKeyUsageOID.CLIENT_AUTH}.get(use)
+    if wanted is not None and not purposes & {wanted, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}:
+        raise CertificateRefused("extended-key-usage", f"not for TLS {use.removeprefix('tls-')}s")
+    if wanted is None and purposes == {ExtendedKeyUsageOID.SERVER_AUTH}:
+        raise CertificateRefused("extended-key-usage", "for TLS servers only")
 
 
 def _check_usage(usage: x509.KeyUsage, use: Use) -> None:
     if use == "sign":
         fits = usage.digital_signature or usage.content_commitment
+    elif use != "encrypt":
+        fits = usage.digital_signature  # every suite we speak has a signature in its handshake
     else:
         fits = usage.key_encipherment or usage.data_encipherment or usage.key_agreement
     if not fits:
@@ -157,7 +167,7 @@ def _check_key(key: object, use: Use) -> None:
         case ec.EllipticCurvePublicKey():
             if key.curve.name not in _CURVES:
                 raise CertificateRefused("weak-key", f"curve {key.curve.name}")
-        case ed25519.Ed25519PublicKey() if use == "sign":
+        case ed25519.Ed25519PublicKey() if use != "encrypt":
             y = int.from_bytes(key.public_bytes_raw(), "little") & ~(1 << 255)
             if y in _WEAK_ED25519:
                 raise CertificateRefused("weak-key", "an Ed25519 key of small order")
@@ -166,7 +176,7 @@ def _check_key(key: object, use: Use) -> None:
             if u in _WEAK_X25519:
                 raise CertificateRefused("weak-key", "an X25519 key of small order")
         case _:
-            raise CertificateRefused("key-type", f"a key of type {type(key).__name__} cannot be used to {use}")
+            raise CertificateRefused("key-type", f"a key of type {type(key).__name__} cannot be used for {use}")
 
 
 def _check_rsa(key: rsa.RSAPublicKey) -> None:

@@ -126,10 +126,12 @@ class Evidence:
         known: list[bytes] = []
         unit = message.user_message
         if ours:
-            party = unit.from_party if message.direction == "outbound" else unit.to_party
+            parties = (unit.from_party, unit.to_party)
+            party, partner = parties if message.direction == "outbound" else reversed(parties)
+            keyring = self._rooms.keyring.value
             for name in await self._profiles(message):
                 try:
-                    known.append(self._rooms.keyring.value.signing_key(party, PROFILES[name]).certificate)
+                    known.append(keyring.signing_key(party, PROFILES[name], partner=partner).certificate)
                 except KeyUnavailable:
                     continue
         elif message.signer is not None:

@@ -32,6 +32,7 @@ from gateway.errors import (
 )
 from gateway.msh.channels import Channel, party_key
 from gateway.msh.rooms import Agreements, Rooms
+from gateway.msh.rotation import fingerprint
 from gateway.msh.send import Sender, classify
 from gateway.stages import point, record, stage
 from gateway.store.api import Job, LapseResult, Message, NewEvent
@@ -159,7 +160,7 @@ class Holder:
         with stage("store"):
             await self._rooms.store.hand_out(
                 job, node=self._rooms.node, references=wire.references, receipt_within=within,
-                envelope=wire.envelope,
+                envelope=wire.envelope, signer=fingerprint(wire.signer),
             )  # fmt: skip
         if within < SOON:
             asyncio.get_running_loop().call_later(within + 0.002, self.due.set)

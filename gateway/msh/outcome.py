@@ -63,6 +63,7 @@ def judge(
             fault.code,
             "; ".join(filter(None, (fault.short_description, fault.description, fault.detail)))[:1024],
             authenticated=not isinstance(opened, Unauthenticated),
+            over_tls=answer.tls is not None,
         )
     if not isinstance(unit, Receipt):
         raise InvalidReceipt("the answer is neither a receipt nor an error")

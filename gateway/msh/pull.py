@@ -108,7 +108,8 @@ class Puller:
         leg, now = channel.leg, self._rooms.clock.now()
         profile = PROFILES[leg.profile]
         request = PullRequest(new_message_id(self._rooms.config.node.host), milliseconds(now), channel.mpc)
-        key = self._rooms.keyring.value.signing_key(channel.puller.party_id, profile)
+        puller, holder = channel.puller.party_id, channel.holder.party_id
+        key = self._rooms.keyring.value.signing_key(puller, profile, partner=holder)
         octets = secure_signal(
             request, profile=profile, key=key, token=leg.signature_token, entropy=self._rooms.entropy
         )

@@ -25,7 +25,7 @@ from gateway.as4.policy import Accepted, accept
 from gateway.as4.profiles import PROFILES
 from gateway.as4.signals import error_for, receipt_for
 from gateway.as4.units import Error, MessageUnit, PullRequest, Reference, UserMessage
-from gateway.as4.wss.decrypt import unwrap_content_key
+from gateway.as4.wss.decrypt import recipient_key, unwrap_content_key
 from gateway.clock import milliseconds, new_message_id
 from gateway.errors import (
     EbmsError,
@@ -48,6 +48,7 @@ from gateway.msh.partners import terms_for
 from gateway.msh.proving import Prover, fingerprint, references_digest
 from gateway.msh.refusals import Refusals
 from gateway.msh.rooms import INLINE_WORK, Agreements, Rooms, new_id, party_key
+from gateway.msh.rotation import fingerprint as certificate_name
 from gateway.msh.signals import Signals
 from gateway.msh.spool import Spool, SpoolRoom
 from gateway.stages import Step, point, record, stage, timeline
@@ -304,10 +305,11 @@ class Receiver:
             raise MimeInconsistency("a part is missing", where=f"eb:PartInfo[{number}] without MIME part")
         message: UserMessage = opened.unit
         keyring = self._rooms.keyring.value
-        content_key = None
+        content_key, ours = None, ()
         if opened.promised:
+            ours = keyring.decryption_keys(message.to_party)
             with stage("decrypt"):
-                content_key = unwrap_content_key(opened, keyring.decryption_keys(message.to_party))
+                content_key = unwrap_content_key(opened, ours)
         id, key = new_id(), new_message_key(self._rooms.entropy)
         limits = PartLimits(
             content=min(leg.max_part, self._rooms.config.limits.decompressed),
@@ -327,6 +329,9 @@ class Receiver:
                     new = await self._accepted(opened, leg, parts, proven_parts, leading, id, key, agreements, steps)
                     received = await receiving.accept(new)
         answer = self._answer(received, new, opened, leg)
+        if content_key is not None:
+            key = ours[0] if len(ours) == 1 else recipient_key(opened.encrypted_key, ours)
+            self._rooms.rotation.uses(message.from_party, certificate_name(key.certificate), "decrypt")
         if opened.voucher is not None:
             await self._rooms.partners.seen(
                 message.from_party, opened.signer, by=leg.from_party.name, pmode=leg.pmode_id, how="received"
@@ -390,7 +395,7 @@ class Receiver:
         return secure_signal(
             receipt,
             profile=profile,
-            key=self._rooms.keyring.value.signing_key(message.to_party, profile),
+            key=self._rooms.keyring.value.signing_key(message.to_party, profile, partner=message.from_party),
             token=leg.signature_token,
             entropy=self._rooms.entropy,
         )
@@ -461,9 +466,11 @@ class Receiver:
         key = None
         profile = PROFILES[leg.profile] if leg else next(iter(PROFILES.values()))
         if leg is not None:
-            us = leg.to_party if pmodes.is_self(leg.to_party.party_id) else leg.from_party
+            receiving = pmodes.is_self(leg.to_party.party_id)
+            us, them = (leg.to_party, leg.from_party) if receiving else (leg.from_party, leg.to_party)
+            partner = claimed.from_party if claimed else them.party_id
             try:
-                key = self._rooms.keyring.value.signing_key(us.party_id, profile)
+                key = self._rooms.keyring.value.signing_key(us.party_id, profile, partner=partner)
             except KeyUnavailable:
                 key = None
         return secure_signal(

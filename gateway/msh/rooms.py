@@ -30,6 +30,7 @@ from gateway.transport.client import Client
 
 if TYPE_CHECKING:
     from gateway.msh.revisions import Revisions
+    from gateway.msh.rotation import Rotation
 
 T = TypeVar("T")
 
@@ -104,6 +105,7 @@ class Rooms:
     node: str
     paths: Paths
     partners: Partners
+    rotation: "Rotation"
     entropy: Callable[[int], bytes] = os.urandom
 
     #: Pinned certificates that were found usable, with the time they are valid for: all else that is

@@ -28,12 +28,14 @@ from gateway.errors import (
     KeyUnavailable,
     NotFound,
     PeerAnswered,
+    RingUnavailable,
     SendFailed,
     SubmissionRefused,
 )
 from gateway.msh.outcome import FINAL_CODES, judge
 from gateway.msh.payloads import content
 from gateway.msh.rooms import INLINE_WORK, Agreements, Rooms
+from gateway.msh.rotation import fingerprint, proof_of
 from gateway.stages import Step, point, record, stage, timeline
 from gateway.store.api import AttemptResult, Job, Message, NewEvent, Part
 
@@ -65,6 +67,7 @@ class Sender:
         record("wait", self._rooms.clock.now().timestamp() - max(waited, 0), max(waited, 0))
         leg = await self.leg(message)
         number: int | None = None
+        signer: bytes | None = None
         try:
             if leg is None:
                 raise SendFailed("the agreement this message was submitted under is gone", temporary=False)
@@ -76,18 +79,23 @@ class Sender:
             if leg.to_party.pattern:
                 leg = await self._found(message, leg)
             wire = self.secured(message, leg)
+            signer = fingerprint(wire.signer)
             before = await self._rooms.store.attempts(message.id) if message.attempts else ()
             earlier = [attempt.references for attempt in before]
             number = await self._rooms.store.begin_attempt(
-                job, node=self._rooms.node, references=wire.references, envelope=wire.envelope
+                job, node=self._rooms.node, references=wire.references, envelope=wire.envelope, signer=signer
             )
             point("OB04")
             signed = [wire.references, *(r for r in earlier if r != wire.references)]
             receipt, status = await self._exchange(message, leg, wire, signed)
         except (GatewayError, OSError) as error:
-            if isinstance(error, ClaimLost):
-                raise
-            result = self._failed(error, message, leg, job, steps)
+            if isinstance(error, ClaimLost | RingUnavailable):
+                raise  # nothing was tried; another process may have the keys
+            proof = proof_of(error)
+            # During a rotation a message that is refused for its certificate can be signed with another one.
+            spared = proof is not None and await self._rooms.rotation.spares(message.user_message.to_party, signer)
+            result = self._failed(error, message, leg, job, steps, spared=spared)
+            result = msgspec.structs.replace(result, refusal=proof)
         else:
             result = AttemptResult(
                 state="ACKNOWLEDGED",
@@ -102,6 +110,10 @@ class Sender:
         with stage("settle"):
             await self._rooms.store.finish_attempt(job, number, result)
         self._tell(message, result)
+        if result.refusal is not None:
+            self._rooms.rotation.tell(message.user_message.to_party, signer, result.error_code, result.refusal)
+        elif result.state == "ACKNOWLEDGED":
+            self._rooms.rotation.uses(message.user_message.to_party, signer, "sign")
 
     # -- the pieces -----------------------------------------------------------------
 
@@ -136,7 +148,8 @@ class Sender:
     def secured(self, message: Message, leg: Leg) -> Wire:
         """Signed and with a content key for the recipient; no payload is read for it."""
         profile = PROFILES[leg.profile]
-        key = self._rooms.keyring.value.signing_key(message.user_message.from_party, profile)
+        unit = message.user_message
+        key = self._rooms.keyring.value.signing_key(unit.from_party, profile, partner=unit.to_party)
         recipient = leg.to_party.encryption if message.parts else None
         if recipient is not None and leg.discovery is None:
             # Never encrypt to a certificate that is expired or not meant for it [threats E14]. One that was
@@ -145,7 +158,7 @@ class Sender:
         elif recipient is None and message.parts:
             raise KeyUnavailable("the agreement has no encryption certificate of the partner")
         draft = Draft(
-            user_message=message.user_message,
+            user_message=unit,
             parts=tuple(_outbound_part(part) for part in message.parts),
         )
         return secure(
@@ -203,10 +216,11 @@ class Sender:
         yield wire.epilogue
 
     def _failed(
-        self, error: Exception, message: Message, leg: Leg | None, job: Job, steps: list[Step]
+        self, error: Exception, message: Message, leg: Leg | None, job: Job, steps: list[Step], *, spared: bool
     ) -> AttemptResult:
-        """Retry or give up, and with which code [as4 4.2]."""
+        """Retry or give up, and with which code [as4 4.2]. One that is `spared` is not given up for its code alone."""
         code, detail, final, outcome = classify(error)
+        final = final and not spared
         wait = None
         if not final and leg is not None:
             elapsed = (self._rooms.clock.now() - message.created_at).total_seconds()

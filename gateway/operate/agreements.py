@@ -16,8 +16,9 @@ from msgspec import Struct
 
 from gateway import log
 from gateway.as4.pmode import PModeSet
-from gateway.errors import ConfigError, NotFound, StalePlan, StoreUnavailable
+from gateway.errors import ConfigError, NotFound, StalePlan
 from gateway.operate.plan import Lint, bundle_of, fits, new_errors, sets_of
+from gateway.operate.proposals import check_texts, followed, settled
 from gateway.pmodes.bundle import Bundle
 from gateway.pmodes.toml import expanded
 from gateway.stages import point
@@ -26,8 +27,6 @@ from gateway.store.api import AuditEntry, Store
 
 #: How long a proposal may wait for its acknowledgements.
 PATIENCE = 60.0
-POLL = 0.2
-MAX_TEXT = 500
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -65,66 +64,26 @@ async def apply(
     `move`: messages in flight that fit go on under it. Raises `StalePlan`, `ConfigError` for a
     reason that is none, `StoreUnavailable`.
     """
-    for name, text in (("reason", reason), ("author", author)):
-        if not text.strip() or len(text) > MAX_TEXT or not text.isprintable():
-            raise ConfigError(f"a {name} has 1 to {MAX_TEXT} printable characters", key=name)
+    check_texts(reason=reason, author=author)
     new = NewRevision(
         base=base, content=bundle.encode(), author=author, reason=reason, restores=restores, patience=patience,
         notes=notes or {},
     )  # fmt: skip
-    revision = await store.propose_agreements(new)
+    revision = await store.propose_revision(new)
     point("AG01")
     if told:
         told(revision)
     loop = asyncio.get_running_loop()
     end = loop.time() + 2 * patience + 10
-    revision, behind = await _settled(store, revision, end, look, told)
+    revision = await settled(store, revision, end, look, told)
+    behind = ()
     if revision.state == "ACTIVE":
-        behind = await _followed(store, revision.number, min(end, loop.time() + patience), look)
+        behind = await followed(store, revision, min(end, loop.time() + patience), look)
     words = tuple(await store.acknowledgements(revision.number))
     moved = 0
     if move and revision.state == "ACTIVE":
         moved = await move_waiting(store, revision.number, bundle, actor=author)
     return Outcome(revision=revision, words=words, behind=behind, moved=moved)
-
-
-async def _settled(
-    store: Store, revision: Revision, end: float, look: Callable[[], Awaitable[None]] | None, told: Any
-) -> tuple[Revision, tuple[Process, ...]]:
-    """How the proposal ended. A database that goes and comes back is waited for."""
-    loop, said = asyncio.get_running_loop(), -1
-    while True:
-        try:
-            if look is not None:
-                await look()
-            revision = await store.settle_agreements(revision.number)
-            if revision.state != "PROPOSED":
-                return revision, ()
-            words = await store.acknowledgements(revision.number)
-            if told and len(words) != said:
-                said = len(words)
-                told(words)
-        except StoreUnavailable:
-            if loop.time() > end:
-                raise
-        await asyncio.sleep(POLL)
-
-
-async def _followed(
-    store: Store, number: int, end: float, look: Callable[[], Awaitable[None]] | None
-) -> tuple[Process, ...]:
-    """The living processes that do not serve revision `number`; waits for those that are only a moment behind."""
-    while True:
-        try:
-            if look is not None:
-                await look()
-            behind = tuple(p for p in await store.processes() if p.alive and p.revision < number)
-            if not any(p.trouble is None for p in behind) or asyncio.get_running_loop().time() > end:
-                return behind
-        except StoreUnavailable:
-            if asyncio.get_running_loop().time() > end:
-                raise
-        await asyncio.sleep(POLL)
 
 
 async def move_waiting(store: Store, number: int, bundle: Bundle, *, actor: str) -> int:

@@ -195,7 +195,8 @@ async def _store(
     try:
         health = await store.health()
         if load_bundle is not None and not health.migrations_pending:
-            more = [*await _revisions(store, load_bundle), *await _consumers(store, wanted, config)]
+            more = [*await _revisions(store, load_bundle), *await _ring(store)]
+            more += await _consumers(store, wanted, config)
     except GatewayError as error:
         return [Check("store", "fail", str(error), "see the log of the database server")]
     finally:
@@ -233,6 +234,24 @@ async def _revisions(store: Store, load_bundle: Callable[[], Bundle]) -> list[Ch
         checks.append(Check("revision", "warn", difference,
                             "`gateway pmodes plan` shows how they differ, `apply` puts them in force, "
                             f"`show --revision {active.number} --to FOLDER` writes those that are"))  # fmt: skip
+    return checks
+
+
+async def _ring(store: Store) -> list[Check]:
+    """The processes against the ring of our own keys, and against one another."""
+    active, alive = await store.active_ring(), [p for p in await store.processes() if p.alive]
+    checks = []
+    for process in alive if active is not None else ():
+        if process.ring_trouble or process.ring != active.number:
+            why = process.ring_trouble or f"ring {active.number} is active"
+            checks.append(Check(f"keys {process.node} {process.place}", "fail", f"has ring {process.ring}: {why}",
+                                "mend what it says; it tries again by itself"))  # fmt: skip
+    names = sorted({process.kek for process in alive if process.kek})
+    if len(names) > 1:
+        checks.append(Check("key-encryption key", "warn", f"processes seal with different ones: {', '.join(names)}",
+                            "give every node the same keys.key_encryption_key"))  # fmt: skip
+    if active is not None and not checks:
+        checks.append(Check("keys in the database", "ok", f"ring {active.number}"))
     return checks
 
 

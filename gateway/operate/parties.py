@@ -124,9 +124,9 @@ def certificate(der: bytes, uses: tuple[Use, ...], now: datetime, config: Config
     )  # fmt: skip
 
 
-def pem(der: bytes) -> str:
+def pem(der: bytes, label: str = "CERTIFICATE") -> str:
     lines = textwrap.wrap(base64.b64encode(der).decode(), 64)
-    return "\n".join(["-----BEGIN CERTIFICATE-----", *lines, "-----END CERTIFICATE-----", ""])
+    return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""])
 
 
 # -- from the store ----------------------------------------------------------------------

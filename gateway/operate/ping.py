@@ -19,9 +19,11 @@ from msgspec import Struct
 from gateway.as4 import ns
 from gateway.as4.pmode import Leg, Party, PModeSet
 from gateway.as4.wss.algorithms import UNREADABLE
+from gateway.as4.wss.keys import SigningKey
 from gateway.as4.wss.tokens import carried_certificates
 from gateway.errors import EbmsError, GatewayError, NotFound
-from gateway.msh.rooms import Agreements, Rooms
+from gateway.keys.keyring import Keyring
+from gateway.msh.rooms import Agreements, Cell, Rooms
 from gateway.msh.send import Sender
 from gateway.msh.submit import Submitter
 from gateway.operate.explanations import Explanation, Language, explain, explain_attempt
@@ -54,7 +56,9 @@ class Ping(Struct, frozen=True, kw_only=True):
 
     `receipt` is "verified" when it is signed by the partner and repeats what we signed, else
     "none" or "refused". `signer` is the subject of the certificate that came with it; `dns_ms` is
-    a part of the stage connect.
+    a part of the stage connect. `proof` says what vouches for an answer that is an ebMS error or a receipt: the
+    partner's signature, or for an unsigned error TLS alone (whoever answered holds the server certificate
+    that was verified), or nothing: anybody on the way may have said so.
     """
 
     party: str
@@ -71,6 +75,7 @@ class Ping(Struct, frozen=True, kw_only=True):
     tls: str | None = None
     dns_ms: float | None = None
     signer: str | None = None
+    proof: Literal["signature", "tls", "none"] | None = None
     code: str | None = None
     detail: str | None = None
     explanation: Explanation | None = None
@@ -102,10 +107,15 @@ def legs_to(pmodes: PModeSet, wanted: str | None) -> list[Leg]:
     return legs
 
 
-async def ping(rooms: Rooms, leg: Leg, *, language: Language = "en") -> Ping:
-    """Send one test message under `leg` and judge its receipt. Never raises for what a partner can cause."""
+async def ping(rooms: Rooms, leg: Leg, *, key: SigningKey | None = None, language: Language = "en") -> Ping:
+    """Send one test message under `leg` and judge its receipt. Never raises for what a partner can cause.
+
+    `key` signs in place of the one that signs today: is a partner ready for the next one?
+    """
     store, watch = MemoryStore(rooms.clock), _Watch(rooms.client)
     rooms = dataclasses.replace(rooms, store=store, client=watch)
+    if key is not None:
+        rooms = dataclasses.replace(rooms, keyring=Cell(Keyring({None: (key,)}, {})))
     try:
         stored, _ = await Submitter(rooms).submit(_CALLER, _submission(leg), _payload)
     except GatewayError as error:
@@ -183,10 +193,20 @@ def _judged(leg: Leg, message: Message, attempt: Attempt, answer: Answer | None,
         tls=answer.tls if answer else None,
         dns_ms=round(answer.timings["dns"] * 1000, 3) if answer and "dns" in answer.timings else None,
         signer=_signer(message.receipt) if ok and message.receipt else None,
+        proof=_proof(attempt.outcome, answer),
         code=attempt.error_code,
         detail=attempt.error_detail,
         explanation=explanation,
     )
+
+
+def _proof(outcome: str | None, answer: Answer | None) -> Literal["signature", "tls", "none"] | None:
+    if outcome in ("acknowledged", "error"):
+        return "signature"
+    if outcome != "unverified-error":
+        return None
+    # Chain and host name of the server are verified in every connection that has TLS.
+    return "tls" if answer is not None and answer.tls else "none"
 
 
 def _not_sent(leg: Leg, error: GatewayError, language: Language) -> Ping:

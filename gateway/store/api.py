@@ -32,6 +32,9 @@ from gateway.as4.units import PartInfo, Reference, UserMessage
 from gateway.scope import EVERYTHING, Scope
 from gateway.stages import Step
 from gateway.store.agreements import Agreements
+from gateway.store.keys import Keys
+from gateway.store.rotation import Proof, Rotation
+from gateway.store.seals import Seals
 from gateway.store.webhooks import Webhooks
 
 Direction = Literal["inbound", "outbound"]
@@ -190,6 +193,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     ended_at: datetime | None
     node: str
     references: tuple[Reference, ...]
+    #: SHA-256 of the certificate that signed; None for attempts from before this was noted.
+    signer: bytes | None = None
     outcome: str | None = None
     error_code: str | None = None
     error_detail: str | None = None
@@ -370,7 +375,8 @@ class AttemptResult(Struct, frozen=True, kw_only=True):
     """How an attempt ended, and what becomes of the message. `retry_in` is in seconds.
 
     The error is the message's from then on; an acknowledged one has none, a failed one at
-    least EBMS:0004.
+    least EBMS:0004. With `refusal` the error may mean that the partner does not trust the certificate
+    of this attempt (see `store.rotation`).
     """
 
     state: Literal["ACKNOWLEDGED", "WAITING_FOR_RETRY", "FAILED"]
@@ -380,6 +386,7 @@ class AttemptResult(Struct, frozen=True, kw_only=True):
     error_detail: str | None = None
     http_status: int | None = None
     receipt: bytes | None = None
+    refusal: Proof | None = None
     steps: tuple[Step, ...] = ()
     events: tuple[NewEvent, ...] = ()
 
@@ -483,7 +490,7 @@ class Submitting(Protocol):
         ...
 
 
-class Store(Agreements, Webhooks, Protocol):
+class Store(Agreements, Keys, Seals, Webhooks, Rotation, Protocol):
     """Everything the gateway keeps. All verbs raise `StoreUnavailable`."""
 
     # inbound
@@ -507,10 +514,12 @@ class Store(Agreements, Webhooks, Protocol):
     def submitting(self, id: UUID) -> AbstractAsyncContextManager[Submitting]: ...
 
     async def begin_attempt(
-        self, job: Job, *, node: str, references: tuple[Reference, ...], envelope: bytes | None = None
-    ) -> int:
+        self, job: Job, *, node: str, references: tuple[Reference, ...], envelope: bytes | None = None,
+        signer: bytes | None = None,
+    ) -> int:  # fmt: skip
         """Write the attempt row; its number. Committed before the socket opens. An attempt that
-        a lost worker left open ends as `lost`. The `envelope` replaces that of an earlier attempt. `ClaimLost`."""
+        a lost worker left open ends as `lost`. The `envelope` replaces that of an earlier attempt; `signer` is the
+        SHA-256 of the certificate that signed it. `ClaimLost`."""
         ...
 
     async def finish_attempt(self, job: Job, attempt: int, result: AttemptResult) -> None:
@@ -526,7 +535,8 @@ class Store(Agreements, Webhooks, Protocol):
     async def fail_late(
         self, message: UUID, error_code: str, error_detail: str, events: tuple[NewEvent, ...]
     ) -> bool:
-        """An authentic, final error came outside an attempt. False when nothing changed."""
+        """An authentic, final error came outside an attempt. False when nothing changed. One that may be about the
+        signer of the last attempt is a refusal of it (`store.rotation`)."""
         ...
 
     async def cancel(self, message: UUID, events: tuple[NewEvent, ...] = ()) -> bool:
@@ -567,7 +577,7 @@ class Store(Agreements, Webhooks, Protocol):
 
     async def hand_out(
         self, job: Job, *, node: str, references: tuple[Reference, ...], receipt_within: float,
-        envelope: bytes | None = None,
+        envelope: bytes | None = None, signer: bytes | None = None,
     ) -> int:  # fmt: skip
         """Write the attempt row; its number. The message waits for its receipt from now on, and is due
         for `lapse` in so many seconds (`renew` prolongs that). Committed before the first octet

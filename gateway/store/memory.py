@@ -52,6 +52,8 @@ from gateway.store.api import (
 )
 from gateway.store.chain import BEGINNING, Link, first_misfit, hash_of, row_texts
 from gateway.store.memory_agreements import MemoryAgreements
+from gateway.store.memory_rotation import MemoryRotation
+from gateway.store.memory_seals import MemorySeals
 from gateway.store.memory_uploads import MemoryUploads
 from gateway.store.memory_webhooks import MemoryWebhooks
 from gateway.store.states import INBOUND, JOB, LAPSES, OUTBOUND, RESULTS, SUSPENDABLE, after
@@ -111,7 +113,7 @@ class _Job:
     noted: tuple[NoticeAttempt, ...] = ()
 
 
-class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
+class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryRotation, MemoryAgreements, MemorySeals):
     """`api.Store` in one process. The clock's `now` stands for the database's."""
 
     def __init__(self, clock: Clock) -> None:
@@ -214,17 +216,18 @@ class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
         return Stored(known.id, known.unit.message_id, known.unit.conversation_id, known.state, replayed=True)
 
     async def begin_attempt(
-        self, job: Job, *, node: str, references: tuple[Reference, ...], envelope: bytes | None = None
-    ) -> int:
+        self, job: Job, *, node: str, references: tuple[Reference, ...], envelope: bytes | None = None,
+        signer: bytes | None = None,
+    ) -> int:  # fmt: skip
         held = self._held(job.id, job.claim, "begin", kind="send")
         message = self._messages[held.message]
         self._close_attempts(message, "lost")
         message.sent = envelope or message.sent
         held.state = "ATTEMPT_OPEN"
         number = len(message.attempts) + 1
-        message.attempts.append(
-            Attempt(number=number, started_at=self._clock.now(), ended_at=None, node=node, references=references)
-        )
+        message.attempts.append(Attempt(
+            number=number, started_at=self._clock.now(), ended_at=None, node=node, references=references, signer=signer
+        ))  # fmt: skip
         return number
 
     async def finish_attempt(self, job: Job, attempt: int, result: AttemptResult) -> None:
@@ -241,6 +244,10 @@ class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
         if result.receipt is not None:
             message.receipt, message.receipt_at = result.receipt, now
         self._end(message, attempt, result)
+        if result.refusal is not None:
+            self._refused(message, message.error_code, result.refusal)
+        if result.state == "ACKNOWLEDGED":
+            self._taken(message)
         held.state, held.claim, held.attempt = after(JOB, held.state, job_event), None, 0
         held.due_at = now + timedelta(seconds=result.retry_in or 0.0)
         self._tell(message, result.events)
@@ -256,6 +263,7 @@ class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
         found.error_code = found.error_detail = None
         self._settle_job(message)
         self._close_attempts(found, "acknowledged" if was == "WAITING_FOR_RECEIPT" else "settled")
+        self._taken(found)
         self._tell(found, events)
         if was == "FAILED":
             detail = {"from": "FAILED", "to": "ACKNOWLEDGED"}
@@ -269,6 +277,7 @@ class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
         found.error_code, found.error_detail = error_code, error_detail
         self._settle_job(message)
         self._close_attempts(found, "failed")
+        self._refused_late(found, error_code)
         self._tell(found, events)
         return True
 
@@ -362,7 +371,7 @@ class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
 
     async def hand_out(
         self, job: Job, *, node: str, references: tuple[Reference, ...], receipt_within: float,
-        envelope: bytes | None = None,
+        envelope: bytes | None = None, signer: bytes | None = None,
     ) -> int:  # fmt: skip
         held = self._held(job.id, job.claim, "begin", kind="hold")
         message = self._messages[held.message]
@@ -372,9 +381,9 @@ class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
         held.state, held.attempt = "ATTEMPT_OPEN", 0
         held.due_at = self._clock.now() + timedelta(seconds=receipt_within)
         number = len(message.attempts) + 1
-        message.attempts.append(
-            Attempt(number=number, started_at=self._clock.now(), ended_at=None, node=node, references=references)
-        )
+        message.attempts.append(Attempt(
+            number=number, started_at=self._clock.now(), ended_at=None, node=node, references=references, signer=signer
+        ))  # fmt: skip
         return number
 
     async def lapse(self, job: Job, result: LapseResult) -> None:
@@ -780,6 +789,18 @@ class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
                 if wanted and seen and not webhook.disabled:
                     self._queue("notify", webhook.id, message.id, data)
 
+    def _tell_backend(self, backend: str, event: NewEvent) -> None:
+        """An event that is about no message."""
+        number = len(self._events) + 1
+        self._events.append((number, self._clock.now(), event.type, None, backend, dict(event.data)))
+        data = {**event.data, "id": str(uuid5(NAMESPACE_OID, str(number))), "type": event.type,
+                "message_id": None, "conversation_id": None}  # fmt: skip
+        for webhook in self._webhooks.values():
+            client = self._clients.get(webhook.client)
+            wanted = webhook.backend == backend and (not webhook.events or event.type in webhook.events)
+            if wanted and not webhook.disabled and (client is None or not client.revoked):
+                self._queue("notify", webhook.id, None, data)
+
     @staticmethod
     def _seen_by(client: Client | None, message: _Message) -> bool:
         return client is None or (not client.revoked and _within(client.scope, message))
@@ -818,7 +839,7 @@ class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
         begun = message.attempts[number - 1]
         message.attempts[number - 1] = Attempt(
             number=number, started_at=begun.started_at, ended_at=self._clock.now(), node=begun.node,
-            references=begun.references, outcome=result.outcome, error_code=result.error_code,
+            references=begun.references, signer=begun.signer, outcome=result.outcome, error_code=result.error_code,
             error_detail=result.error_detail, http_status=result.http_status, steps=result.steps,
         )  # fmt: skip
 

@@ -92,6 +92,25 @@ JOB = (
     Change("HELD", "settle", "DONE"),
 )
 
+#: One use of one of our own keys.
+KEY = (
+    Change(None, "plan", "PLANNED"),
+    Change("PLANNED", "stage", "STAGED"),
+    Change("STAGED", "announce", "ANNOUNCED"),
+    Change("STAGED", "promote", "ACTIVE"),
+    Change("ANNOUNCED", "promote", "ACTIVE"),
+    #: Another one was promoted: signs no more, still decrypts.
+    Change("ACTIVE", "supersede", "DRAINING"),
+    # Back again: the one before takes over, and the one that was promoted waits once more.
+    Change("DRAINING", "restore", "ACTIVE"),
+    Change("ACTIVE", "withdraw", "STAGED"),
+    #: What is in use does not go; what was given up before it was used does.
+    Change("PLANNED", "retire", "RETIRED"),
+    Change("STAGED", "retire", "RETIRED"),
+    Change("ANNOUNCED", "retire", "RETIRED"),
+    Change("DRAINING", "retire", "RETIRED"),
+)
+
 #: States of a message whose work may be kept back: none of it is under way.
 SUSPENDABLE = ("SUBMITTED", "WAITING_FOR_RETRY", "READY_TO_PULL", "RECEIVED")
 
@@ -113,3 +132,8 @@ def before(table: tuple[Change, ...], *events: str) -> list[str]:
 def after(table: tuple[Change, ...], state: str, event: str) -> str | None:
     """The state that `event` leads to, or None where it may not happen."""
     return next((c.after for c in table if c.before == state and c.event == event), None)
+
+
+def following(table: tuple[Change, ...], state: str) -> list[str]:
+    """The states that a change may lead to from `state`."""
+    return list(dict.fromkeys(c.after for c in table if c.before == state))

@@ -39,16 +39,16 @@ async def test_a_proposal_waits_for_every_living_process(store, other):
     await store.begin_agreements(new())
     a, b = process("0"), process("1", node="ee")
     await alive(store, a, b)
-    proposed = await store.propose_agreements(new(1, b"two", notes={"findings": "none"}))
+    proposed = await store.propose_revision(new(1, b"two", notes={"findings": "none"}))
     assert (proposed.number, proposed.state, proposed.base) == (2, "PROPOSED", 1)
     assert await other.beat(a) == (await other.beat(b))
     assert (await other.beat(b)).proposed == 2
-    assert (await store.settle_agreements(2)).state == "PROPOSED"
-    await store.acknowledge_agreements(2, a, None)
-    assert (await store.settle_agreements(2)).state == "PROPOSED"
-    await other.acknowledge_agreements(2, b, None)
-    assert (await other.settle_agreements(2)).state == "ACTIVE"
-    assert (await store.settle_agreements(2)).state == "ACTIVE", "idempotent"
+    assert (await store.settle_revision(2)).state == "PROPOSED"
+    await store.acknowledge_revision(2, a, None)
+    assert (await store.settle_revision(2)).state == "PROPOSED"
+    await other.acknowledge_revision(2, b, None)
+    assert (await other.settle_revision(2)).state == "ACTIVE"
+    assert (await store.settle_revision(2)).state == "ACTIVE", "idempotent"
     assert [(r.number, r.state) for r in await store.revisions()] == [(2, "ACTIVE"), (1, "SUPERSEDED")]
     assert (await store.beat(a)).active == 2 and (await store.active_agreements()).content == b"two"
     assert [(w.node, w.place, w.why) for w in await store.acknowledgements(2)] == [("ee", "1", None), ("lv", "0", None)]
@@ -64,27 +64,27 @@ async def test_one_refusal_refuses_for_all_and_the_first_word_stands(store):
     await store.begin_agreements(new())
     a, b = process("0"), process("1")
     await alive(store, a, b)
-    await store.propose_agreements(new(1, b"two"))
-    await store.acknowledge_agreements(2, a, None)
-    await store.acknowledge_agreements(2, b, "no key for edelivery-as4/2.0 \0 \ud800")
-    await store.acknowledge_agreements(2, b, None)
-    refused = await store.settle_agreements(2)
+    await store.propose_revision(new(1, b"two"))
+    await store.acknowledge_revision(2, a, None)
+    await store.acknowledge_revision(2, b, "no key for edelivery-as4/2.0 \0 \ud800")
+    await store.acknowledge_revision(2, b, None)
+    refused = await store.settle_revision(2)
     assert refused.state == "REFUSED" and refused.refusal.startswith("lv 1: no key for edelivery-as4/2.0")
     assert (await store.active_agreements()).number == 1
     assert (await store.audit_entries())[-1].kind == "agreements.refused"
     # The next one has the next number; no number is used twice.
-    assert (await store.propose_agreements(new(1, b"three"))).number == 3
+    assert (await store.propose_revision(new(1, b"three"))).number == 3
 
 
 async def test_who_is_silent_is_dead_and_not_asked(store, nodes):
     await store.begin_agreements(new())
     dead, living = process("0"), process("1")
     await alive(store, dead, living)
-    await store.propose_agreements(new(1, b"two"))
+    await store.propose_revision(new(1, b"two"))
     await nodes.quiet(ALIVE + 1, watched=True)
     await store.beat(living)
-    await store.acknowledge_agreements(2, living, None)
-    assert (await store.settle_agreements(2)).state == "ACTIVE"
+    await store.acknowledge_revision(2, living, None)
+    assert (await store.settle_revision(2)).state == "ACTIVE"
     assert {p.place: p.alive for p in await store.processes()} == {"0": False, "1": True}
 
 
@@ -93,42 +93,42 @@ async def test_after_an_outage_nobody_is_dead(store, nodes):
     await store.begin_agreements(new())
     slow, quick = process("0"), process("1")
     await alive(store, slow, quick)
-    await store.propose_agreements(new(1, b"two"))
+    await store.propose_revision(new(1, b"two"))
     await nodes.quiet(60, watched=False)
     await store.beat(quick)
-    await store.acknowledge_agreements(2, quick, None)
-    assert (await store.settle_agreements(2)).state == "PROPOSED", "the slow one may come back"
+    await store.acknowledge_revision(2, quick, None)
+    assert (await store.settle_revision(2)).state == "PROPOSED", "the slow one may come back"
     await nodes.quiet(ALIVE + 1, watched=True)
-    assert (await store.settle_agreements(2)).state == "ACTIVE", "it did not"
+    assert (await store.settle_revision(2)).state == "ACTIVE", "it did not"
 
 
 async def test_an_orderly_end_and_a_successor_at_the_same_place(store):
     await store.begin_agreements(new())
     gone, killed = process("0"), process("1")
     await alive(store, gone, killed)
-    await store.propose_agreements(new(1, b"two"))
+    await store.propose_revision(new(1, b"two"))
     await store.leave(gone.id)
     successor = process("1", fresh=True)
     await store.beat(successor)
-    await store.acknowledge_agreements(2, successor, None)
-    assert (await store.settle_agreements(2)).state == "ACTIVE"
+    await store.acknowledge_revision(2, successor, None)
+    assert (await store.settle_revision(2)).state == "ACTIVE"
     assert [p.id for p in await store.processes()] == [successor.id]
 
 
 async def test_without_processes_a_proposal_is_active_at_once(store):
-    await store.propose_agreements(new())
-    assert (await store.settle_agreements(1)).state == "ACTIVE"
+    await store.propose_revision(new())
+    assert (await store.settle_revision(1)).state == "ACTIVE"
 
 
 async def test_a_plan_on_something_else_is_stale(store, other):
     await store.begin_agreements(new())
     await alive(store, process())
     with pytest.raises(StalePlan, match="revision 1 is active"):
-        await store.propose_agreements(new(0, b"two"))
-    await store.propose_agreements(new(1, b"two"))
+        await store.propose_revision(new(0, b"two"))
+    await store.propose_revision(new(1, b"two"))
     with pytest.raises(StalePlan, match="revision 2 is being applied"):
-        await other.propose_agreements(new(1, b"three"))
-    assert (await other.propose_agreements(new(1, b"two"))).number == 2, "asked twice is one proposal"
+        await other.propose_revision(new(1, b"three"))
+    assert (await other.propose_revision(new(1, b"two"))).number == 2, "asked twice is one proposal"
     assert len(await store.revisions()) == 2
 
 
@@ -137,7 +137,7 @@ async def test_of_two_at_once_one_is_proposed(nodes):
     await stores[0].begin_agreements(new())
     await alive(stores[0], process())
     found = await asyncio.gather(
-        *(s.propose_agreements(new(1, f"{n}".encode())) for n, s in enumerate(stores)), return_exceptions=True
+        *(s.propose_revision(new(1, f"{n}".encode())) for n, s in enumerate(stores)), return_exceptions=True
     )
     assert sum(isinstance(f, StalePlan) for f in found) == 3
 
@@ -146,21 +146,21 @@ async def test_a_proposal_nobody_answers_ends(store, nodes):
     await store.begin_agreements(new())
     one = process("0", node="ee2")
     await alive(store, one)
-    await store.propose_agreements(new(1, b"two"))
+    await store.propose_revision(new(1, b"two"))
     await nodes.quiet(0, watched=True, expired=True)
-    refused = await store.settle_agreements(2)
+    refused = await store.settle_revision(2)
     assert (refused.state, refused.refusal) == ("REFUSED", "no answer in time from ee2 0")
 
 
 async def test_withdrawn(store):
     await store.begin_agreements(new())
     await alive(store, process())
-    await store.propose_agreements(new(1, b"two"))
-    assert (await store.withdraw_agreements(2, actor="berta", why="changed my mind")).refusal == "changed my mind"
-    assert (await store.withdraw_agreements(2, actor="berta", why="twice")).refusal == "changed my mind"
+    await store.propose_revision(new(1, b"two"))
+    assert (await store.withdraw_revision(2, actor="berta", why="changed my mind")).refusal == "changed my mind"
+    assert (await store.withdraw_revision(2, actor="berta", why="twice")).refusal == "changed my mind"
     assert (await store.audit_entries())[-1].actor == "berta"
-    assert (await store.withdraw_agreements(1, actor="berta", why="no")).state == "ACTIVE"
-    for verb in (store.settle_agreements(9), store.withdraw_agreements(9, actor="a", why="b")):
+    assert (await store.withdraw_revision(1, actor="berta", why="no")).state == "ACTIVE"
+    for verb in (store.settle_revision(9), store.withdraw_revision(9, actor="a", why="b")):
         with pytest.raises(NotFound):
             await verb
 
@@ -168,27 +168,27 @@ async def test_withdrawn(store):
 async def test_a_proposal_whose_base_is_gone_is_refused(store):
     """Files became revision 1 by themselves while somebody proposed on nothing."""
     await alive(store, process())
-    await store.propose_agreements(new(0, b"two"))
+    await store.propose_revision(new(0, b"two"))
     await store.begin_agreements(new(content=b"files"))
-    settled = await store.settle_agreements(1)
+    settled = await store.settle_revision(1)
     assert settled.state == "REFUSED" and "revision 2 became active" in settled.refusal
 
 
 async def test_history_and_contents(store):
     await store.begin_agreements(new())
     for number in range(1, 6):
-        await store.propose_agreements(new(number, b"x%d" % number))
-        await store.settle_agreements(number + 1)
+        await store.propose_revision(new(number, b"x%d" % number))
+        await store.settle_revision(number + 1)
     page = await store.revisions(limit=2)
     assert [r.number for r in page] == [6, 5] and all(r.content is None for r in page)
     assert [r.number for r in await store.revisions(before=5, limit=2)] == [4, 3]
     assert (await store.revision(3)).content == b"x2" and await store.revision(99) is None
-    restored = await store.propose_agreements(new(6, b"x2", restores=3))
-    await store.settle_agreements(7)
+    restored = await store.propose_revision(new(6, b"x2", restores=3))
+    await store.settle_revision(7)
     found = await store.revision_of(hashlib.sha256(b"x2").digest())
     assert (found.number, found.restores, restored.restores) == (7, 3, 3)
-    await store.propose_agreements(new(7, b"never"))
-    await store.withdraw_agreements(8, actor="a", why="b")
+    await store.propose_revision(new(7, b"never"))
+    await store.withdraw_revision(8, actor="a", why="b")
     assert await store.revision_of(hashlib.sha256(b"never").digest()) is None, "what was refused was never active"
 
 

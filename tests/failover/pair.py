@@ -165,6 +165,7 @@ class Checker:
     """Producer at LV, consumer at EE, webhook of EE. Logs first, acts second."""
 
     action = "ExecuteQueryRequest"
+    receiver = "AP_EE_01"
 
     def __init__(self, pair: Pair, log: Path) -> None:
         self._pair, self._log, self._lock = pair, log.open("a"), threading.Lock()
@@ -194,7 +195,7 @@ class Checker:
         while True:
             try:
                 self.producer.submit(
-                    "AP_EE_01", self.action, [Part(content, "application/octet-stream") for content in contents],
+                    self.receiver, self.action, [Part(content, "application/octet-stream") for content in contents],
                     properties={"originalSender": "C1", "finalRecipient": "C4"},
                     message_id=message_id, idempotency_key=key,
                 )

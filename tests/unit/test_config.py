@@ -68,7 +68,7 @@ def test_durations_and_sizes_have_units(tmp_path):
     ("[as4]\nbnid = 1", "as4.bnid", "did you mean 'bind'?"),
     ("[as5]\nbind = 1", "as5", "did you mean 'as4'?"),
     ("[[keys.store]]\npath = 'a'\npasword = 'env:X'", "keys.store[0].pasword", "did you mean 'password'?"),
-    ("[as4.tls]\nkey = 'x'", "as4.tls.certificate", "is missing"),
+    ("[as4.tls]\nkey = 'x'", "as4.tls.key", "belongs to a certificate"),
     ("[as4]\nbind = 8443", "as4.bind", "expected `str`, got `int`"),
     ("[as4]\nbind = '127.0.0.1'", "as4.bind", "expected ADDRESS:PORT"),
     ("[as4]\nbind = '127.0.0.1:99999'", "as4.bind", "expected ADDRESS:PORT"),

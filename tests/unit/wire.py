@@ -39,9 +39,9 @@ class Pki:
             .not_valid_after(end).add_extension(x509.BasicConstraints(ca, None), True)
         )  # fmt: skip
         if not ca:
-            oid = ExtendedKeyUsageOID.SERVER_AUTH if usage == "server" else ExtendedKeyUsageOID.CLIENT_AUTH
+            oids = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
             builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
-            builder = builder.add_extension(x509.ExtendedKeyUsage([oid]), False)
+            builder = builder.add_extension(x509.ExtendedKeyUsage([oids[word] for word in usage.split("+")]), False)
         return key, builder.sign(issuer_key, hashes.SHA256())
 
     def pair(self, name, **options):

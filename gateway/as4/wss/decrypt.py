@@ -278,7 +278,7 @@ def unwrap_content_key(opened: _Encrypted, keys: Sequence[DecryptionKey]) -> byt
     encrypted = opened.encrypted_key
     if encrypted is None:
         raise FailedDecryption("there is no encrypted key")
-    key = next((key for key in keys if resolve(encrypted.recipient, (key.certificate,))), None)
+    key = recipient_key(encrypted, keys)
     if key is None:
         raise FailedDecryption("encrypted for a certificate that is none of ours")
     try:
@@ -289,6 +289,11 @@ def unwrap_content_key(opened: _Encrypted, keys: Sequence[DecryptionKey]) -> byt
     if any(len(content_key) != CONTENT_KEY_SIZES[algorithm] for algorithm in algorithms_used):
         raise FailedDecryption("a content key of another length than its algorithm")
     return content_key
+
+
+def recipient_key(encrypted: EncryptedKey, keys: Sequence[DecryptionKey]) -> DecryptionKey | None:
+    """The one of `keys` that the content key was protected for."""
+    return next((key for key in keys if resolve(encrypted.recipient, (key.certificate,))), None)
 
 
 def _unwrap(encrypted: EncryptedKey, key: DecryptionKey) -> bytes:

@@ -51,6 +51,7 @@ EventType = Literal[
     "message.accepted", "message.acknowledged", "message.failed", "message.retrying",
     "message.received", "message.delivered",
     "message.cancelled", "message.resent", "message.held", "message.released", "message.redelivered",
+    "certificate.returned",
 ]  # fmt: skip
 
 

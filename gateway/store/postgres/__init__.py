@@ -14,6 +14,7 @@ from gateway.store.postgres.audit import Audit
 from gateway.store.postgres.bell import Bell
 from gateway.store.postgres.inbound import Inbound
 from gateway.store.postgres.jobs import Jobs
+from gateway.store.postgres.keys import Keys
 from gateway.store.postgres.messages import Messages
 from gateway.store.postgres.migrate import pending
 from gateway.store.postgres.outbound import Outbound
@@ -21,6 +22,8 @@ from gateway.store.postgres.payloads import Payloads
 from gateway.store.postgres.pool import Pool
 from gateway.store.postgres.pulling import Pulling
 from gateway.store.postgres.registry import Registry
+from gateway.store.postgres.rotation import Rotation
+from gateway.store.postgres.seals import Seals
 from gateway.store.postgres.sql import load
 from gateway.store.postgres.uploads import Uploads
 from gateway.store.postgres.webhooks import Webhooks
@@ -29,7 +32,8 @@ Q = load("session")
 
 
 class PostgresStore(
-    Inbound, Outbound, Pulling, Jobs, Payloads, Messages, Uploads, Registry, Webhooks, Audit, Agreements
+    Inbound, Outbound, Pulling, Jobs, Payloads, Messages, Uploads, Registry, Webhooks, Audit, Agreements, Keys,
+    Rotation, Seals,
 ):
     """`api.Store` in one schema of one database. Belongs to the event loop that opened it."""
 

@@ -1,4 +1,4 @@
-"""Revisions of the agreements. Every change of one is made under the lock of the `agreement_watch` row."""
+"""Revisions of agreements and keys. Every change of one is made under the lock of the `agreement_watch` row."""
 
 from datetime import datetime
 from typing import Any
@@ -9,8 +9,21 @@ from asyncpg import Record
 
 from gateway.errors import NotFound, StalePlan
 from gateway.stages import point
-from gateway.store.agreements import ALIVE, Acknowledgement, Beat, NewRevision, Process, Revision, Standing, Waiting
+from gateway.store.agreements import (
+    ALIVE,
+    Acknowledgement,
+    Beat,
+    NewRevision,
+    Process,
+    Revision,
+    Standing,
+    Topic,
+    Waiting,
+    name_of,
+)
 from gateway.store.chain import row_texts
+from gateway.store.keys import Ring, moves
+from gateway.store.postgres.keys import follow_ring, own_keys
 from gateway.store.postgres.pool import Transaction
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
@@ -27,99 +40,115 @@ class Agreements(Room):
     async def begin_agreements(self, new: NewRevision) -> Revision:
         async with self._pool.transaction(deadline=DEADLINE) as t:
             await self._watch(t)
-            found = await t.row(Q["active"])
+            found = await t.row(Q["active"], "agreements")
             if found is not None:
                 return _revision(found)
             made = msgspec.structs.replace(_revision(await self._write(t, "ACTIVE", new)), content=new.content)
-            await _note(t, "agreements.activated", made.author, made, {"reason": made.reason, **new.notes})
+            await _note(t, "activated", made.author, made, {"reason": made.reason, **new.notes})
             await t.commit()
         self._bell.ring_agreements()
         return made
 
-    async def propose_agreements(self, new: NewRevision) -> Revision:
+    async def propose_revision(self, new: NewRevision) -> Revision:
         async with self._pool.transaction(deadline=DEADLINE) as t:
             await self._watch(t)
-            standing = await t.row(Q["standing"])
-            again = await t.row(Q["proposed_again"], new.base, new.content)
+            standing = await t.row(Q["standing_of"], new.topic)
+            again = await t.row(Q["proposed_again"], new.base, new.content, new.topic)
             if again is not None:
                 return _revision(again)
             if standing["active"] != new.base:
-                raise StalePlan(f"revision {standing['active']} is active by now, the plan was made on {new.base}")
+                raise StalePlan(
+                    f"{name_of(new.topic, standing['active'])} is active by now, the plan was made on {new.base}"
+                )
             if standing["proposed"]:
-                raise StalePlan(f"revision {standing['proposed']} is being applied at this moment")
+                named = name_of(standing["proposed_topic"], standing["proposed"])
+                raise StalePlan(f"{named} is being applied at this moment")
+            if new.topic == "keys":
+                moves(await own_keys(t), Ring.decode(new.content))
             made = _revision(await self._write(t, "PROPOSED", new))
             facts = {"base": made.base, "reason": made.reason, **new.notes}
             if made.restores is not None:
                 facts["restores"] = made.restores
-            await _note(t, "agreements.proposed", made.author, made, facts)
+            await _note(t, "proposed", made.author, made, facts)
             await t.commit()
         self._bell.ring_agreements()
         return made
 
-    async def acknowledge_agreements(self, number: int, process: Beat, why: str | None) -> None:
+    async def acknowledge_revision(
+        self, number: int, process: Beat, why: str | None, *, topic: Topic = "agreements"
+    ) -> None:
         why = None if why is None else why[:2000]
         await self._pool.write(
-            Q["acknowledge"], number, process.id, process.node, process.place, why is None, why and _plain(why)
+            Q["acknowledge"], number, process.id, process.node, process.place, why is None, why and _plain(why), topic
         )
 
-    async def settle_agreements(self, number: int) -> Revision:
+    async def settle_revision(self, number: int, *, topic: Topic = "agreements") -> Revision:
         async with self._pool.transaction(deadline=DEADLINE) as t:
             since = await self._watch(t)
-            known = await t.row(Q["judge"], number, ALIVE, since)
+            known = await t.row(Q["judge"], number, ALIVE, since, topic)
             if known is None:
-                raise NotFound(f"no revision {number}")
+                raise NotFound(f"no {name_of(topic, number)}")
             if known["state"] == "PROPOSED":
-                await self._decide(t, number, known)
-            settled = _revision(await t.row(Q["one"], number))
+                await self._decide(t, known)
+            settled = _revision(await t.row(Q["one"], number, topic))
             await t.commit()
         if known["state"] == "PROPOSED" != settled.state:
             self._bell.ring_agreements()
         return settled
 
-    async def _decide(self, t: Transaction, number: int, known: Record) -> None:
+    async def _decide(self, t: Transaction, known: Record) -> None:
         if known["refusals"]:
-            await _refuse(t, number, known, "; ".join(known["refusals"]))
+            await _refuse(t, known, "; ".join(known["refusals"]))
         elif known["active"] != known["base"]:
-            await _refuse(t, number, known, f"revision {known['active']} became active meanwhile")
+            await _refuse(t, known, f"{name_of(known['topic'], known['active'])} became active meanwhile")
         elif known["missing"] and known["expired"]:
-            await _refuse(t, number, known, "no answer in time from " + ", ".join(known["missing"]))
+            await _refuse(t, known, "no answer in time from " + ", ".join(known["missing"]))
         elif not known["missing"]:
             point("AG04")
-            await t.row(Q["supersede"])
-            await t.row(Q["settle"], number, "ACTIVE", None)
-            await _note(t, "agreements.activated", known["author"], _Known(number, known["sha256"]),
-                        {"base": known["base"]})  # fmt: skip
+            await t.row(Q["supersede"], known["topic"])
+            await t.row(Q["settle"], known["number"], "ACTIVE", None, known["topic"])
+            if known["topic"] == "keys":
+                await follow_ring(t, known)
+            await _note(t, "activated", known["author"], _Known(known), {"base": known["base"]})
 
-    async def withdraw_agreements(self, number: int, *, actor: str, why: str) -> Revision:
+    async def withdraw_revision(self, number: int, *, actor: str, why: str, topic: Topic = "agreements") -> Revision:
         async with self._pool.transaction(deadline=DEADLINE) as t:
             since = await self._watch(t)
-            known = await t.row(Q["judge"], number, ALIVE, since)
+            known = await t.row(Q["judge"], number, ALIVE, since, topic)
             if known is None:
-                raise NotFound(f"no revision {number}")
+                raise NotFound(f"no {name_of(topic, number)}")
             if known["state"] == "PROPOSED":
-                await _refuse(t, number, known, why, actor=actor)
-            settled = _revision(await t.row(Q["one"], number))
+                await _refuse(t, known, why, actor=actor)
+            settled = _revision(await t.row(Q["one"], number, topic))
             await t.commit()
         self._bell.ring_agreements()
         return settled
 
     async def active_agreements(self) -> Revision | None:
-        row = await self._pool.row(Q["active"])
+        return await self._active("agreements")
+
+    async def active_ring(self) -> Revision | None:
+        return await self._active("keys")
+
+    async def _active(self, topic: Topic) -> Revision | None:
+        row = await self._pool.row(Q["active"], topic)
         return None if row is None else _revision(row)
 
-    async def revision(self, number: int) -> Revision | None:
-        row = await self._pool.row(Q["one"], number)
+    async def revision(self, number: int, *, topic: Topic = "agreements") -> Revision | None:
+        row = await self._pool.row(Q["one"], number, topic)
         return None if row is None else _revision(row)
 
-    async def revisions(self, *, before: int | None = None, limit: int = 50) -> list[Revision]:
-        return [_revision(row) for row in await self._pool.rows(Q["history"], before, limit)]
+    async def revisions(
+        self, *, before: int | None = None, limit: int = 50, topic: Topic = "agreements"
+    ) -> list[Revision]:
+        return [_revision(row) for row in await self._pool.rows(Q["history"], before, limit, topic)]
 
     async def revision_of(self, sha256: bytes) -> Revision | None:
         row = await self._pool.row(Q["of_content"], sha256)
         return None if row is None else _revision(row)
 
-    async def acknowledgements(self, number: int) -> list[Acknowledgement]:
-        return [Acknowledgement(**row) for row in await self._pool.rows(Q["acknowledgements"], number)]
+    async def acknowledgements(self, number: int, *, topic: Topic = "agreements") -> list[Acknowledgement]:
+        return [Acknowledgement(**row) for row in await self._pool.rows(Q["acknowledgements"], number, topic)]
 
     async def beat(self, process: Beat) -> Standing:
         async with self._pool.transaction() as t:
@@ -127,6 +156,7 @@ class Agreements(Room):
             await t.row(
                 Q["beat"], process.id, process.node, process.place, process.revision,
                 process.trouble and _plain(process.trouble[:2000]), process.fresh,
+                process.ring, process.ring_trouble and _plain(process.ring_trouble[:2000]), process.kek,
             )  # fmt: skip
             standing = await t.row(Q["standing"])
             await t.commit()
@@ -160,26 +190,27 @@ class Agreements(Room):
     async def _write(t: Transaction, state: str, new: NewRevision) -> Record:
         return await t.row(
             Q["write"], state, new.base, new.content, _plain(new.author), _plain(new.reason), new.restores,
-            new.patience,
+            new.patience, new.topic, new.lead,
         )  # fmt: skip
 
 
 class _Known:
     """What an audit entry names of a revision."""
 
-    def __init__(self, number: int, sha256: bytes) -> None:
-        self.number, self.sha256 = number, sha256
+    def __init__(self, known: Record) -> None:
+        self.topic, self.number, self.sha256 = known["topic"], known["number"], known["sha256"]
 
 
-async def _refuse(t: Transaction, number: int, known: Record, why: str, actor: str | None = None) -> None:
-    await t.row(Q["settle"], number, "REFUSED", _plain(why[:4000]))
-    await _note(t, "agreements.refused", actor or known["author"], _Known(number, known["sha256"]), {"why": why[:4000]})
+async def _refuse(t: Transaction, known: Record, why: str, actor: str | None = None) -> None:
+    await t.row(Q["settle"], known["number"], "REFUSED", _plain(why[:4000]), known["topic"])
+    await _note(t, "refused", actor or known["author"], _Known(known), {"why": why[:4000]})
 
 
-async def _note(t: Transaction, kind: str, actor: str, revision: Any, facts: dict[str, Any]) -> None:
+async def _note(t: Transaction, what: str, actor: str, revision: Any, facts: dict[str, Any]) -> None:
     """The audit entry, in the commit of what it tells of."""
     detail = {"sha256": revision.sha256.hex(), **facts}
-    await t.row(QA["append"], *row_texts(kind, actor, f"revision {revision.number}", detail))
+    subject = name_of(revision.topic, revision.number)
+    await t.row(QA["append"], *row_texts(f"{revision.topic}.{what}", actor, subject, detail))
 
 
 def _revision(row: Record) -> Revision:

@@ -14,6 +14,7 @@ from gateway.store.postgres.payloads import ChunkWriter
 from gateway.store.postgres.pool import Abandoned, Transaction
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
+from gateway.store.rotation import REFUSING
 from gateway.store.states import INBOUND, JOB, OUTBOUND, RESULTS, SUSPENDABLE, after, before
 
 Q = load("outbound")
@@ -77,10 +78,11 @@ class Outbound(Room):
     # -- attempts -------------------------------------------------------------------
 
     async def begin_attempt(
-        self, job: Job, *, node: str, references: tuple[Reference, ...], envelope: bytes | None = None
-    ) -> int:
+        self, job: Job, *, node: str, references: tuple[Reference, ...], envelope: bytes | None = None,
+        signer: bytes | None = None,
+    ) -> int:  # fmt: skip
         row = await self._pool.write(
-            Q["begin_attempt"], job.id, job.claim, node, rows.text(references), before(JOB, "begin"), envelope
+            Q["begin_attempt"], job.id, job.claim, node, rows.text(references), before(JOB, "begin"), envelope, signer
         )
         if row is None:
             raise ClaimLost
@@ -96,7 +98,7 @@ class Outbound(Room):
                 before(JOB, job_event), after(JOB, "ATTEMPT_OPEN", job_event), result.retry_in or 0.0,
                 before(OUTBOUND, message_event), result.state,
                 error_code, result.error_detail, result.outcome, rows.events(result.events),
-                result.http_status, result.receipt, rows.text(result.steps),
+                result.http_status, result.receipt, rows.text(result.steps), result.refusal,
             )  # fmt: skip
         except Abandoned:
             row = None
@@ -120,6 +122,7 @@ class Outbound(Room):
                 await t.row(Q["settle_job"], job["id"], before(JOB, "settle"), "DONE")
             in_time = was["state"] == "WAITING_FOR_RECEIPT"
             await t.row(Q["close_attempts"], message, "acknowledged" if in_time else "settled")
+            await t.row(Q["outlived_late"], message)
             await t.row(Q["tell"], message, was["backend"], rows.events(events))
             if was["state"] == "FAILED":
                 detail = {"from": "FAILED", "to": "ACKNOWLEDGED"}
@@ -141,6 +144,8 @@ class Outbound(Room):
             if job is not None:
                 await t.row(Q["settle_job"], job["id"], before(JOB, "settle"), "DONE")
             await t.row(Q["close_attempts"], message, "failed")
+            if error_code in REFUSING:
+                await t.row(Q["refused_late"], message, error_code)
             await t.row(Q["tell"], message, was["backend"], rows.events(events))
             await t.commit()
         self._bell.ring()

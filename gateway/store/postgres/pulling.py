@@ -31,12 +31,12 @@ class Pulling(Room):
 
     async def hand_out(
         self, job: Job, *, node: str, references: tuple[Reference, ...], receipt_within: float,
-        envelope: bytes | None = None,
+        envelope: bytes | None = None, signer: bytes | None = None,
     ) -> int:  # fmt: skip
         try:
             row = await self._pool.write(
                 Q["hand_out"], job.id, job.claim, node, rows.text(references), before(JOB, "begin"),
-                before(OUTBOUND, "hand_out"), receipt_within, envelope,
+                before(OUTBOUND, "hand_out"), receipt_within, envelope, signer,
             )  # fmt: skip
         except Abandoned:
             row = None

@@ -220,6 +220,7 @@ def attempt(row: Record) -> Attempt:
         ended_at=row["ended_at"],
         node=row["node"],
         references=_references(row["signed"]),
+        signer=row["signer"],
         outcome=row["outcome"],
         error_code=row["error_code"],
         error_detail=row["error_detail"],

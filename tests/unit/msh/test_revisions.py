@@ -223,8 +223,8 @@ async def test_a_process_that_cannot_serve_the_active_revision_is_not_ready(chan
     lv, change = changing
     store = lv.store
     await change.nobody_else()
-    await store.propose_agreements(NewRevision(base=1, content=b"junk", author="x", reason="y"))
-    assert (await store.settle_agreements(2)).state == "ACTIVE"
+    await store.propose_revision(NewRevision(base=1, content=b"junk", author="x", reason="y"))
+    assert (await store.settle_revision(2)).state == "ACTIVE"
     await change.revisions.look()
     assert change.revisions.number == 1 and "revision 2" in change.revisions.trouble
     ready, checks = await lv.gateway.ready()
@@ -243,8 +243,8 @@ async def test_a_process_that_cannot_serve_the_active_revision_is_not_ready(chan
 async def test_a_start_with_a_revision_that_cannot_be_served_says_why(changing):
     lv, change = changing
     await change.nobody_else()
-    await lv.store.propose_agreements(NewRevision(base=1, content=b"junk", author="x", reason="y"))
-    await lv.store.settle_agreements(2)
+    await lv.store.propose_revision(NewRevision(base=1, content=b"junk", author="x", reason="y"))
+    await lv.store.settle_revision(2)
     with pytest.raises(ConfigError, match="revision 2: is no bundle"):
         await app.build(change.rooms.config, store=lv.store)
     assert await lv.store.processes() == [], "who never served is asked nothing"
@@ -256,9 +256,9 @@ async def test_a_revision_that_was_tampered_with_is_not_served(changing):
 
     bundle = app.load_bundle(change.rooms.config)
     await change.nobody_else()
-    await lv.store.propose_agreements(NewRevision(base=1, content=bundle.encode(), author="x", reason="y"))
-    await lv.store.settle_agreements(2)
-    lv.store._revisions[2] = msgspec.structs.replace(lv.store._revisions[2], content=bundle.encode() + b" ")
+    await lv.store.propose_revision(NewRevision(base=1, content=bundle.encode(), author="x", reason="y"))
+    await lv.store.settle_revision(2)
+    lv.store._revisions["agreements", 2] = msgspec.structs.replace(lv.store._revisions["agreements", 2], content=bundle.encode() + b" ")
     await change.revisions.look()
     assert change.revisions.number == 1 and "is not what was written" in change.revisions.trouble
 
@@ -268,7 +268,7 @@ async def test_an_unknown_or_lost_revision_of_a_message(changing):
     await change.endpoint(DEAD)
     current = change.rooms.agreements.value
     assert await change.revisions.of(0) is current, "from before there were revisions"
-    del lv.store._revisions[1]
+    del lv.store._revisions["agreements", 1]
     change.revisions._older.clear()
     assert await change.revisions.of(1) is current, "better sent under today's agreements than never"
     with pytest.raises(AgreementsUnavailable):
@@ -338,7 +338,7 @@ async def test_keys_that_were_read_between_the_test_and_the_switch_stay(changing
     change.edit(lv.listener.url, DEAD)
     bundle = app.load_bundle(change.rooms.config)
     await lv.store.beat(Beat(id=uuid4(), node="other", place="0", revision=1))  # keeps it from becoming active
-    await lv.store.propose_agreements(NewRevision(base=1, content=bundle.encode(), author="x", reason="y"))
+    await lv.store.propose_revision(NewRevision(base=1, content=bundle.encode(), author="x", reason="y"))
     await change.revisions.look()
     change.rooms.keyring.value = renewed = load_keyring(change.rooms.config)
     for process in await lv.store.processes():

@@ -189,8 +189,8 @@ async def test_nothing_to_go_back_to(store, estonia):
     with pytest.raises(NotFound, match="no revision 7"):
         await agreements.earlier(store, 7)
     await store.beat(Beat(id=uuid4(), node="lv", place="0", revision=1))
-    await store.propose_agreements(NewRevision(base=1, content=b"x", author="a", reason="b"))
-    await store.withdraw_agreements(2, actor="a", why="b")
+    await store.propose_revision(NewRevision(base=1, content=b"x", author="a", reason="b"))
+    await store.withdraw_revision(2, actor="a", why="b")
     with pytest.raises(NotFound, match="never in force"):
         await agreements.earlier(store, 2)
 
@@ -255,7 +255,7 @@ async def test_who_does_not_follow_is_named(store, estonia, pems):
         async def __call__(self):
             standing = await store.beat(one if not standing_two else msgspec.structs.replace(one, trouble="revision 2: no key"))
             if standing.proposed:
-                await store.acknowledge_agreements(standing.proposed, one, None)
+                await store.acknowledge_revision(standing.proposed, one, None)
                 standing_two.append(True)
 
     standing_two: list[bool] = []

@@ -2,9 +2,9 @@ import asyncpg
 import pytest
 
 from gateway.store import states
-from gateway.store.states import INBOUND, JOB, OUTBOUND
+from gateway.store.states import INBOUND, JOB, KEY, OUTBOUND
 
-TABLES = {"inbound": INBOUND, "outbound": OUTBOUND, "job": JOB}
+TABLES = {"inbound": INBOUND, "outbound": OUTBOUND, "job": JOB, "key": KEY}
 
 
 def all_states(table):
@@ -97,6 +97,21 @@ async def test_the_database_allows_these_changes_of_a_job_and_no_other(database)
             if await allowed(sql.execute("UPDATE job SET state = $2 WHERE id = $1", id, after)):
                 found.add((before, after))
     assert found == {(c.before, c.after) for c in JOB if c.before} | {(state, state) for state in every}
+
+
+async def test_the_database_allows_these_changes_of_a_key_and_no_other(database):
+    sql = database.sql
+    await sql.execute("INSERT INTO own_key (id, algorithm, public, author) VALUES ('k', 'RSA', 'p', 'a')")
+    every, found = [*all_states(KEY), "NONSENSE"], set()
+    for before in every:
+        for after in every:
+            await sql.execute("SET session_replication_role = replica")
+            await sql.execute("DELETE FROM key_use")
+            await sql.execute("INSERT INTO key_use (key, use, state) VALUES ('k', 'sign', $1)", before)
+            await sql.execute("SET session_replication_role = origin")
+            if await allowed(sql.execute("UPDATE key_use SET state = $1", after)):
+                found.add((before, after))
+    assert found == {(c.before, c.after) for c in KEY if c.before} | {(state, state) for state in every}
 
 
 async def test_rows_are_born_in_one_state(newest):

@@ -73,7 +73,7 @@ SELECT header FROM message WHERE request_id = $1 AND direction = $2 AND tenant =
 
 -- attempts
 -- The attempts to send message $1, if backend $2 sees it within scope $3.
-SELECT number, started_at, ended_at, node, signed, outcome, error_code, error_detail, http_status, steps
+SELECT number, started_at, ended_at, node, signed, signer, outcome, error_code, error_detail, http_status, steps
   FROM attempt
  WHERE message = $1
    AND ($2::text IS NULL OR EXISTS (SELECT FROM message AS m

@@ -62,7 +62,7 @@ SELECT id, message_id, conversation_id, state, same, current_setting('synchronou
 
 -- begin_attempt
 -- Open an attempt under the claim $2 of job $1, for node $3 with the signed references $4 and the envelope $6, which
--- replaces that of an earlier attempt. An attempt left open by a worker that died is closed as lost. No row:
+-- replaces that of an earlier attempt, and was signed with the certificate $7. An attempt left open by a worker that died is closed as lost. No row:
 -- the claim was lost.
 WITH held AS (
     UPDATE job SET state = 'ATTEMPT_OPEN'
@@ -75,15 +75,17 @@ WITH held AS (
       FROM held WHERE attempt.message = held.message
                   AND (attempt.ended_at IS NULL OR attempt.envelope IS NOT NULL AND $6::bytea IS NOT NULL)
 )
-INSERT INTO attempt (message, number, node, signed, envelope)
-SELECT held.message, 1 + coalesce((SELECT max(number) FROM attempt WHERE attempt.message = held.message), 0), $3, $4, $6
+INSERT INTO attempt (message, number, node, signed, envelope, signer)
+SELECT held.message, 1 + coalesce((SELECT max(number) FROM attempt WHERE attempt.message = held.message), 0),
+       $3, $4, $6, $7
   FROM held
 RETURNING number;
 
 -- finish_attempt
 -- End attempt $3 under the claim $2 of job $1: job, attempt, message and events $12 in one commit. The
 -- job goes from one of $4 to $5, due in $6 seconds if that is READY; the message from one of $7 to
--- $8. No row: the claim was lost. A message that is not in such a state undoes all of it.
+-- $8. No row: the claim was lost. A message that is not in such a state undoes all of it. With the proof $16 the
+-- error may be a refusal of the attempt's certificate; a receipt outlives those that were.
 WITH held AS (
     UPDATE job
        SET state = $5, claim = NULL, claimed_by = NULL, error = $10, attempt = 0,
@@ -94,13 +96,21 @@ WITH held AS (
     UPDATE attempt
        SET ended_at = now(), outcome = $11, error_code = $9, error_detail = $10, http_status = $13, steps = $15
       FROM held WHERE attempt.message = held.message AND attempt.number = $3
- RETURNING attempt.message
+ RETURNING attempt.message, attempt.signer
 ), changed AS (
     UPDATE message
        SET state = $8, changed_at = now(), error_code = $9, error_detail = $10, receipt = coalesce($14, receipt),
            receipt_at = CASE WHEN $14::bytea IS NULL THEN receipt_at ELSE now() END
       FROM ended WHERE message.id = ended.message AND message.state = ANY ($7::text[])
- RETURNING message.id, message.backend
+ RETURNING message.id, message.backend, message.partner, message.header, ended.signer
+), refused AS (
+    INSERT INTO signature_refusal (partner, party, certificate, message, code, proof)
+    SELECT partner, header->'to_party'->>'value', signer, id, $9, $16
+      FROM changed WHERE $16::text IS NOT NULL AND signer IS NOT NULL
+), outlived AS (
+    UPDATE signature_refusal AS r SET outlived = true
+      FROM changed
+     WHERE $8 = 'ACKNOWLEDGED' AND r.partner = changed.partner AND r.certificate = changed.signer AND NOT r.outlived
 ), told AS (
     INSERT INTO event (type, message, backend, data)
     SELECT e.type, changed.id, changed.backend, e.data
@@ -117,7 +127,7 @@ SELECT id, kind, state, claim, state IN ('CLAIMED', 'ATTEMPT_OPEN') AND due_at >
 
 -- lock_message
 -- Message $1, locked.
-SELECT state, backend, partner, message_id, wrapped_key IS NOT NULL AS has_payload
+SELECT state, backend, partner, message_id, error_code, wrapped_key IS NOT NULL AS has_payload
   FROM message WHERE id = $1 AND direction = 'outbound' FOR UPDATE;
 
 -- settle_message
@@ -133,6 +143,20 @@ RETURNING id;
 UPDATE job SET state = $3, claim = NULL, claimed_by = NULL, due_at = now(), attempt = 0
  WHERE id = $1 AND state = ANY ($2::text[])
 RETURNING id;
+
+-- refused_late
+-- The error $2 about message $1, signed by the partner, came outside an attempt: it is about the last one's certificate.
+INSERT INTO signature_refusal (partner, party, certificate, message, code, proof)
+SELECT m.partner, m.header->'to_party'->>'value', a.signer, m.id, $2, 'signature'
+  FROM message m JOIN attempt a ON a.message = m.id
+ WHERE m.id = $1 AND a.signer IS NOT NULL ORDER BY a.number DESC LIMIT 1;
+
+-- outlived_late
+-- The receipt for message $1 came outside an attempt: its partner takes the last attempt's certificate.
+UPDATE signature_refusal AS r SET outlived = true
+  FROM message m
+ WHERE m.id = $1 AND r.partner = m.partner AND NOT r.outlived
+   AND r.certificate = (SELECT signer FROM attempt a WHERE a.message = m.id ORDER BY number DESC LIMIT 1);
 
 -- lock_work
 -- The one job that sends, holds or delivers message $1, locked; and the message's state and backend.

@@ -29,7 +29,7 @@ RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS le
 
 -- hand_out
 -- Open an attempt under the claim $2 of job $1, for node $3 with the signed references $4 and the envelope $8, which
--- replaces that of an earlier attempt: the message goes from one of $6 to WAITING_FOR_RECEIPT, overdue in $7
+-- replaces that of an earlier attempt and was signed with the certificate $9: the message goes from one of $6 to WAITING_FOR_RECEIPT, overdue in $7
 -- seconds. No row: the claim was lost.
 WITH held AS (
     UPDATE job SET state = 'ATTEMPT_OPEN', attempt = 0, due_at = now() + make_interval(secs => $7)
@@ -43,8 +43,8 @@ WITH held AS (
     UPDATE attempt SET envelope = NULL
       FROM changed WHERE attempt.message = changed.id AND attempt.envelope IS NOT NULL AND $8::bytea IS NOT NULL
 ), begun AS (
-    INSERT INTO attempt (message, number, node, signed, envelope)
-    SELECT id, 1 + coalesce((SELECT max(number) FROM attempt WHERE attempt.message = changed.id), 0), $3, $4, $8
+    INSERT INTO attempt (message, number, node, signed, envelope, signer)
+    SELECT id, 1 + coalesce((SELECT max(number) FROM attempt WHERE attempt.message = changed.id), 0), $3, $4, $8, $9
       FROM changed
  RETURNING number
 )
