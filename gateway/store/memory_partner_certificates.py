@@ -89,10 +89,9 @@ class MemoryPartnerCertificates:
     async def save_revocation(self, found: Revocation) -> None:
         key = (found.certificate, found.issuer)
         known = self._revocations.get(key)
-        if known is not None and known.this_update is not None:
-            if found.this_update is None or found.this_update < known.this_update:
-                return
-        self._revocations[key] = found
+        before = known.this_update if known is not None else None
+        if before is None or (found.this_update is not None and found.this_update >= before):
+            self._revocations[key] = found
 
     async def revocations(self, *, certificate: str | None = None) -> list[Revocation]:
         found = [r for r in self._revocations.values() if certificate in (None, r.certificate)]
