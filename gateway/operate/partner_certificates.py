@@ -161,7 +161,20 @@ async def examined(store: Store, config: Config, wanted: str) -> tuple[Stranger,
 def cas_of(party: Party, config: Config) -> tuple[bytes, ...]:
     """CAs that may have issued certificates of the party: what its agreement and the configuration name."""
     trust = party.trust
-    return () if trust is None else (*trust.intermediates, *trust.anchors)
+    return (*(() if trust is None else (*trust.intermediates, *trust.anchors)), *known_issuers(config))
+
+
+def known_issuers(config: Config) -> tuple[bytes, ...]:
+    """The CAs of `revocation.issuers`, DER. Raises `ConfigError`."""
+    path = config.revocation.issuers
+    if path is None:
+        return ()
+    try:
+        return tuple(certificates(path.read_bytes()[: partner_files.MAX_CERTIFICATE_FILE + 1]))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=str(path), key="revocation.issuers") from None
+    except CertificateRefused as error:
+        raise ConfigError(f"holds no certificates: {error}", file=str(path), key="revocation.issuers") from None
 
 
 # -- planning ---------------------------------------------------------------------------
