@@ -51,7 +51,7 @@ from gateway.transport.client import Client
 MAX_KNOWN, IDLE = 4096, timedelta(days=1)
 #: Octets of lists that are kept for the other certificates of the same issuer.
 MAX_LISTS = 64 << 20
-#: Questions under way at once: in all, and to one host.
+#: Questions under way at once: in all, and to one server.
 AT_ONCE, PER_HOST = 16, 2
 MAX_HOSTS = 256
 #: How often the background looks for answers that are due.
@@ -385,7 +385,7 @@ class Revocations:
         """The body of one answer. Raises `NoAnswer`."""
         timeout = float(self._settings.timeout)
         try:
-            async with asyncio.timeout(2 * timeout), self._turn(_host(url)), self._all:
+            async with asyncio.timeout(2 * timeout), self._turn(url), self._all:
                 status, octets = await self._client.get(
                     url, most=most, timeout=timeout, purpose="revocation", post=post
                 )
@@ -397,8 +397,12 @@ class Revocations:
             raise NoAnswer(f"HTTP {status}")
         return octets
 
-    def _turn(self, host: str) -> asyncio.Semaphore:
-        """The connections to one host. One that does not answer is waited for by those who ask it, and no others."""
+    def _turn(self, url: str) -> asyncio.Semaphore:
+        """The connections to one server. One that does not answer is waited for by those who ask it, and no others."""
+        try:
+            host = urlsplit(url).netloc
+        except ValueError:
+            host = ""
         turn = self._hosts.pop(host, None) or asyncio.Semaphore(PER_HOST)
         self._hosts[host] = turn
         while len(self._hosts) > MAX_HOSTS:
