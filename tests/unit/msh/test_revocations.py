@@ -7,7 +7,6 @@ import time
 
 import pytest
 from aiohttp import web
-from msgspec.structs import replace
 
 from gateway.clock import SystemClock
 from gateway.config import Duration, Revocation, Size, Trust
