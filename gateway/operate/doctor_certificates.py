@@ -42,7 +42,7 @@ async def _revocations(store: Store, config: Config, now: datetime) -> list[Chec
         who = f"revocation {printable(one.subject, 120) or one.certificate[:16]}"
         if one.status == "revoked":
             text = f"revoked, says {one.host} ({one.revocation_reason or 'no reason given'})"
-            checks.append(Check(who, "fail", text, "ask the partner for its new one: gateway parties stage-certificate"))
+            checks.append(Check(who, "fail", text, "stage its new one: gateway parties stage-certificate"))
         elif one.status == "unknown":
             checks.append(Check(who, "fail", f"its issuer does not know it, says {one.host}", "ask the partner"))
         elif one.failing_since is not None:
