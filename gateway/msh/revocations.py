@@ -24,6 +24,7 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,6 +42,7 @@ from gateway.config import Trust
 from gateway.errors import CertificateRefused, SendFailed, StoreUnavailable
 from gateway.keys import revocation as said
 from gateway.keys.likeness import issuer_of
+from gateway.keys.path import MAX_LENGTH
 from gateway.keys.revocation import Answer, NoAnswer
 from gateway.log import printable
 from gateway.store.api import Store
@@ -128,11 +130,7 @@ class Revocations:
         policy = policy or self._settings.pinned
         if policy == "off":
             return
-        path = [certificate]
-        while len(path) < 6 and (issuer := issuer_of(path[-1], (*cas, *self._issuers))) is not None:
-            if issuer in path:
-                break
-            path.append(issuer)
+        path = _path_of(certificate, (*cas, *self._issuers))
         if len(path) > 1 or _self_signed(certificate):
             await self.check_path(path, policy)
             return
@@ -408,6 +406,16 @@ class Revocations:
         while len(self._hosts) > MAX_HOSTS:
             self._hosts.popitem(last=False)
         return turn
+
+
+@lru_cache(1024)
+def _path_of(certificate: bytes, cas: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """A pinned certificate and its issuers among `cas`, as far up as they are known. Asked for every message, and of
+    pinned certificates alone: so it is kept."""
+    path = [certificate]
+    while len(path) < MAX_LENGTH and (issuer := issuer_of(path[-1], cas)) is not None and issuer not in path:
+        path.append(issuer)
+    return tuple(path)
 
 
 def _judged_crl(octets: bytes, certificate: bytes, issuer: bytes, now: datetime, allow: Trust) -> Answer:

@@ -203,6 +203,6 @@ class TestCrl:
     def test_a_hundred_thousand_entries_take_a_moment(self):
         octets = crl(CA, *range(10**40, 10**40 + 100_000), serial_of(LEAF), reason=None)
         assert len(octets) > 3 << 20
-        began = time.perf_counter()
+        began = time.process_time()
         assert by_crl(octets).status == "revoked"
-        assert time.perf_counter() - began < 1.0
+        assert time.process_time() - began < 0.5

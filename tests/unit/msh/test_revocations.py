@@ -39,7 +39,7 @@ class Site:
         self.store = store or MemoryStore(self.clock)
         self.client = Client(EgressPolicy(networks))
         self.cpu = Cpu(1)
-        settings = {"timeout": Duration(1), "deadline": Duration(1)} | settings
+        settings = {"timeout": Duration(5), "deadline": Duration(10)} | settings
         self.asks = Revocations(
             Revocation(**settings), self.store, self.client, self.cpu, self.clock, allow=Trust(), issuers=(ROOT.certificate,)
         )
@@ -290,7 +290,8 @@ class TestBounds:
         finally:
             await runner.cleanup()
 
-    async def test_a_slow_one_costs_its_own_clients_a_second_and_others_nothing(self, site, responder):
+    async def test_a_slow_one_costs_its_own_clients_a_second_and_others_nothing(self, make, responder):
+        site = make(timeout=Duration(1), deadline=Duration(1))
         async with Responder().running() as quick:
             slow_leaf, quick_leaf = site.leaf("ocsp"), ROOT.leaf("x", extensions=[access(f"{quick.url}/ocsp/x")])
             quick.ocsp(ROOT, quick_leaf)
@@ -299,13 +300,13 @@ class TestBounds:
             waiting = [asyncio.create_task(site.check(slow_leaf, "soft")) for _ in range(50)]
             await asyncio.sleep(0.05)
             await site.check(quick_leaf)
-            assert time.monotonic() - began < 0.8
+            assert not any(task.done() for task in waiting)
             await asyncio.gather(*waiting)
-            assert 0.9 < time.monotonic() - began < 3.0 and responder.asked == ["/ocsp/x"]
+            assert time.monotonic() - began < 3.0 and responder.asked == ["/ocsp/x"]
             await site.settled()
             began = time.monotonic()
             await site.check(slow_leaf, "soft")  # nobody waits a second time
-            assert time.monotonic() - began < 0.1
+            assert time.monotonic() - began < 0.9
 
     async def test_a_waiter_that_goes_takes_nobody_with_it(self, site, responder):
         leaf = site.leaf("ocsp")
@@ -333,11 +334,11 @@ class TestBounds:
     async def test_a_hundred_thousand_entries(self, site, responder):
         bad = site.leaf("crl")
         responder.answers["/crl/x"] = crl(ROOT, *range(10**40, 10**40 + 100_000), serial_of(bad), reason=None)
-        began = time.monotonic()
+        began = time.process_time()  # of all threads; the machine may have other things to do
         assert await site.refusal(bad) == "revoked"
         for _ in range(5):
             await site.check(site.leaf("crl"))
-        assert time.monotonic() - began < 3.0 and responder.asked == ["/crl/x"]
+        assert time.process_time() - began < 2.0 and responder.asked == ["/crl/x"]
 
 
 class TestSharing:
