@@ -39,16 +39,19 @@ from gateway.msh.pull import Puller
 from gateway.msh.receive import Receiver
 from gateway.msh.refusals import Refusals
 from gateway.msh.revisions import Revisions
+from gateway.msh.revocations import Revocations
 from gateway.msh.ring import OwnRing, Tokens, open_one, open_ring
 from gateway.msh.rooms import Agreements, Cell, Cpu, Rooms
 from gateway.msh.rotation import Rotation
 from gateway.msh.send import Sender
+from gateway.msh.sightings import Sightings
 from gateway.msh.signals import Signals
 from gateway.msh.spool import SpoolRoom
 from gateway.msh.submit import Submitter
 from gateway.msh.workers import Workers
 from gateway.operate import agreements as agreement_verbs
 from gateway.operate.lint import backends_of, findings
+from gateway.operate.partner_certificates import known_issuers
 from gateway.operate.ping import OneRevision
 from gateway.operate.plan import bundle_of
 from gateway.pmodes import toml as pmode_toml
@@ -215,6 +218,7 @@ class Gateway:
             asyncio.create_task(keep_house(self._rooms), name="house"),
             asyncio.create_task(self._rooms.revisions.keep(), name="agreements"),
             asyncio.create_task(self._rooms.rotation.keep(), name="rotation"),
+            asyncio.create_task(self._rooms.revocations.keep(), name="revocations"),
             *(asyncio.create_task(backend.run(), name=backend.name) for backend in own),
         ]
 
@@ -240,6 +244,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._rooms.revisions.leave()
+        await self._rooms.revocations.close()
         await self._rooms.client.close()
         self._rooms.cpu.close()
         await self._rooms.store.close()
@@ -300,6 +305,13 @@ class Gateway:
         """A process that cannot serve the active revision takes no messages under the one before."""
         revisions = self._rooms.revisions
         return "agreements", revisions.trouble is None, revisions.trouble or f"revision {revisions.number}"
+
+
+def _revocations(config: Config, store: Store, client: Client, cpu: Cpu, clock: SystemClock) -> Revocations:
+    """Who asks whether certificates were revoked. Raises `ConfigError`."""
+    return Revocations(
+        config.revocation, store, client, cpu, clock, allow=config.trust, issuers=known_issuers(config)
+    )  # fmt: skip
 
 
 def _finder(client: Client, paths: Paths, clock: SystemClock, config: Config, cpu: Cpu):
@@ -414,7 +426,8 @@ async def build(
         test=lambda found, keyring: check_usable(found.pmodes, keyring, backends_of(config)),
         base=base_of(config), node=config.node.name, place=metrics.place(),
     )  # fmt: skip
-    paths = Paths(config.trust, clock)
+    revocations = _revocations(config, store, client, cpu, clock)
+    paths = Paths(config.trust, clock, revocations.hook)
     rooms = Rooms(
         config=config,
         store=store,
@@ -431,6 +444,8 @@ async def build(
             partial(_finder, client, paths, clock, config, cpu), paths, store, config.node.name
         ),
         rotation=Rotation(store, clock, config.rotation),
+        sightings=Sightings(store, agreements, clock, config.node.name, config.trust),
+        revocations=revocations,
     )
     spool = Path(config.data.folder) / "spool"
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -460,7 +475,9 @@ def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts, keyring: Keyr
     agreements, keys = Cell(Agreements(pmodes)), Cell(keyring or load_keyring(config))
     clock, cpu, egress = SystemClock(), Cpu(1), EgressPolicy(allow_networks=config.egress.allow_networks)
     client = Client(egress, tls=partial(_partner_tls, config, keys), timeouts=timeouts)
-    paths, store = Paths(config.trust, clock), MemoryStore(clock)
+    store = MemoryStore(clock)
+    revocations = _revocations(config, store, client, cpu, clock)
+    paths = Paths(config.trust, clock, revocations.hook)
     finder = partial(_finder, client, paths, clock, config, cpu)
     return Rooms(
         config=config,
@@ -476,6 +493,8 @@ def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts, keyring: Keyr
         paths=paths,
         partners=Partners(finder, paths, store, config.node.name),
         rotation=Rotation(store, clock, config.rotation),
+        sightings=Sightings(store, agreements, clock, config.node.name, config.trust),
+        revocations=revocations,
     )
 
 

@@ -8,8 +8,9 @@ decrypted, spooled or stored, and what is refused leaves nothing but one securit
 The receipt leaves only after the commit is durable.
 """
 
+import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
@@ -20,7 +21,7 @@ from gateway.as4 import ns, soap
 from gateway.as4.inbound import Opened, PartLimits, ProvenPart, Terms, Unauthenticated, open_envelope, prove
 from gateway.as4.mime import ContentIds, EnvelopeReady, MessageReader, MimeLimits, PartBegins, PartData, PartEnds
 from gateway.as4.outbound import secure_signal
-from gateway.as4.pmode import Leg
+from gateway.as4.pmode import Leg, Party
 from gateway.as4.policy import Accepted, accept
 from gateway.as4.profiles import PROFILES
 from gateway.as4.signals import error_for, receipt_for
@@ -28,8 +29,10 @@ from gateway.as4.units import Error, MessageUnit, PullRequest, Reference, UserMe
 from gateway.as4.wss.decrypt import recipient_key, unwrap_content_key
 from gateway.clock import milliseconds, new_message_id
 from gateway.errors import (
+    CertificateRefused,
     EbmsError,
     EmptyMessagePartitionChannel,
+    FailedAuthentication,
     KeyUnavailable,
     MimeInconsistency,
     Other,
@@ -152,6 +155,8 @@ class Receiver:
         opened = self._open(first, agreements, progress)
         if not isinstance(opened.unit, UserMessage):
             await _nothing_more(events)
+            with self._entered(hashlib.sha256(opened.signer).hexdigest()):
+                await self._check_revocation(opened, agreements)
             if isinstance(opened.unit, PullRequest):
                 return await self._hand_out(opened, agreements)
             with stage("store"):
@@ -210,6 +215,8 @@ class Receiver:
             await self._take(opened, progress.leg, events, agreements, steps)
             return Pulled("taken")
         await _nothing_more(events)
+        if isinstance(opened, Opened):
+            await self._check_revocation(opened, agreements)
         fault = opened.unit.errors[0]
         if fault.code == EmptyMessagePartitionChannel.code:
             # Unsigned it says no more than silence would; products leave it unsigned [as4 4.4].
@@ -225,14 +232,20 @@ class Receiver:
         message: UserMessage = opened.unit
         log.message_id.set(message.message_id)
         partner = party_key(message.from_party)
-        self._enter(partner)
-        try:
+        with self._entered(partner):
+            # Who waits for an answer about its certificate is counted with its partner: others have their room.
+            await self._check_revocation(opened, agreements, leg.from_party)
             with Spool(self._spools, partner) as spool:
                 with stage("read"):
                     await self._read_parts(events, opened, spool)
                 return await self._prove_and_store(opened, leg, spool, agreements, steps)
-        finally:
-            self._leave(partner)
+
+    async def _check_revocation(self, opened: Opened, agreements: Agreements, party: Party | None = None) -> None:
+        """The signer's certificate is not revoked, as far as its agreement asks. Raises `FailedAuthentication`."""
+        try:
+            await self._rooms.revocations.check_opened(opened, party or agreements.pinned.get(opened.signer))
+        except CertificateRefused as refused:
+            raise FailedAuthentication(f"the signer's certificate is refused: {refused}") from None
 
     # -- rung: Envelope → Opened ------------------------------------------------
 
@@ -266,7 +279,7 @@ class Receiver:
             now = self._rooms.clock.now()
             opened = open_envelope(
                 envelope.octets, envelope.charset, choose=choose, trust=self._rooms.check_signer(now),
-                vouch=self._rooms.paths.voucher(now), allow_unsigned=channel is not None,
+                vouch=self._rooms.paths.voucher(now), allow_unsigned=channel is not None, strangers=True,
             )  # fmt: skip
         progress.authenticated = True
         return opened
@@ -336,6 +349,8 @@ class Receiver:
             await self._rooms.partners.seen(
                 message.from_party, opened.signer, by=leg.from_party.name, pmode=leg.pmode_id, how="received"
             )
+        else:
+            await self._rooms.sightings.signed(leg.from_party, opened.signer)
         if leg.pulled and received.outcome == "duplicate":
             # The partner had no receipt of it yet: it goes out once more.
             fresh = None if received.same_references else answer.body
@@ -439,6 +454,8 @@ class Receiver:
             envelope=progress.envelope,
             party=unit.from_party.value if isinstance(unit, UserMessage) else None,
         )
+        if isinstance(error, FailedAuthentication) and isinstance(unit, UserMessage) and progress.leg is not None:
+            await self._rooms.sightings.refused(progress.leg.from_party, error.stranger)
         metrics.error(error.code, "verify" if error.uniform else "validate")
         if claim.kind in ("Receipt", "Error"):
             return Answer(400, close=True)  # a signal is never answered with an Error signal [as4 2.5]
@@ -482,6 +499,14 @@ class Receiver:
         )
 
     # -- bounds ---------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _entered(self, partner: str) -> Iterator[None]:
+        self._enter(partner)
+        try:
+            yield
+        finally:
+            self._leave(partner)
 
     def _enter(self, partner: str) -> None:
         busy = self._uploads.get(partner, 0)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct, field
 
-from gateway.as4.pmode import PropertyRule
+from gateway.as4.pmode import PropertyRule, Revocation
 from gateway.config import Secret, Size
 from gateway.config.places import dotted
 from gateway.config.strict import build, parse_toml, suggestion
@@ -76,6 +76,9 @@ class PartyOverlay(Struct, frozen=True, kw_only=True):
     signing: File with its signing certificate.
     encryption: File with its encryption certificate.
     next: File with a further signing certificate.
+    next_encryption: File with the encryption certificate it is about to change to.
+    previous: File with the signing certificate it had before.
+    revocation: What happens when nobody answers whether a pinned certificate was revoked.
     tls_ca: File with the CA of its TLS server.
     """
 
@@ -85,6 +88,9 @@ class PartyOverlay(Struct, frozen=True, kw_only=True):
     signing: str | None = None
     encryption: str | None = None
     next: str | None = None
+    next_encryption: str | None = None
+    previous: str | None = None
+    revocation: Revocation | None = None
     tls_ca: str | None = None
 
     def over(self, party: Party) -> Party:
@@ -231,7 +237,7 @@ def _of_profile(file: File, said: NetworkFile, path: Path) -> File:
 
 def _moved(party: Party, folder: PurePosixPath) -> Party:
     """The party with its files named as from beside the network file."""
-    keys = ("certificate", "signing", "encryption", "next", "tls_ca")
+    keys = ("certificate", "signing", "encryption", "next", "next_encryption", "previous", "tls_ca")
     moved = {key: str(folder / file) for key in keys if (file := getattr(party, key))}
     return msgspec.structs.replace(party, **moved)
 

@@ -33,6 +33,7 @@ from gateway.scope import EVERYTHING, Scope
 from gateway.stages import Step
 from gateway.store.agreements import Agreements
 from gateway.store.keys import Keys
+from gateway.store.partner_certificates import PartnerCertificates
 from gateway.store.rotation import Proof, Rotation
 from gateway.store.seals import Seals
 from gateway.store.webhooks import Webhooks
@@ -490,7 +491,7 @@ class Submitting(Protocol):
         ...
 
 
-class Store(Agreements, Keys, Seals, Webhooks, Rotation, Protocol):
+class Store(Agreements, Keys, Seals, Webhooks, Rotation, PartnerCertificates, Protocol):
     """Everything the gateway keeps. All verbs raise `StoreUnavailable`."""
 
     # inbound

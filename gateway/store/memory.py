@@ -52,6 +52,7 @@ from gateway.store.api import (
 )
 from gateway.store.chain import BEGINNING, Link, first_misfit, hash_of, row_texts
 from gateway.store.memory_agreements import MemoryAgreements
+from gateway.store.memory_partner_certificates import MemoryPartnerCertificates
 from gateway.store.memory_rotation import MemoryRotation
 from gateway.store.memory_seals import MemorySeals
 from gateway.store.memory_uploads import MemoryUploads
@@ -113,7 +114,9 @@ class _Job:
     noted: tuple[NoticeAttempt, ...] = ()
 
 
-class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryRotation, MemoryAgreements, MemorySeals):
+class MemoryStore(
+    MemoryUploads, MemoryWebhooks, MemoryRotation, MemoryPartnerCertificates, MemoryAgreements, MemorySeals
+):
     """`api.Store` in one process. The clock's `now` stands for the database's."""
 
     def __init__(self, clock: Clock) -> None:
