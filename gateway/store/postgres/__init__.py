@@ -22,6 +22,7 @@ from gateway.store.postgres.pool import Pool
 from gateway.store.postgres.pulling import Pulling
 from gateway.store.postgres.registry import Registry
 from gateway.store.postgres.sql import load
+from gateway.store.postgres.updates import Updates
 from gateway.store.postgres.uploads import Uploads
 from gateway.store.postgres.webhooks import Webhooks
 
@@ -29,7 +30,7 @@ Q = load("session")
 
 
 class PostgresStore(
-    Inbound, Outbound, Pulling, Jobs, Payloads, Messages, Uploads, Registry, Webhooks, Audit, Agreements
+    Inbound, Outbound, Pulling, Jobs, Payloads, Messages, Uploads, Registry, Webhooks, Audit, Agreements, Updates
 ):
     """`api.Store` in one schema of one database. Belongs to the event loop that opened it."""
 

@@ -2,9 +2,10 @@ import asyncpg
 import pytest
 
 from gateway.store import states
-from gateway.store.states import INBOUND, JOB, OUTBOUND
+from gateway.store.states import INBOUND, JOB, OUTBOUND, UPDATE_INBOUND, UPDATE_OUTBOUND
 
-TABLES = {"inbound": INBOUND, "outbound": OUTBOUND, "job": JOB}
+UPDATES = {"inbound": UPDATE_INBOUND, "outbound": UPDATE_OUTBOUND}
+TABLES = {"inbound": INBOUND, "outbound": OUTBOUND, "job": JOB} | {f"update {k}": t for k, t in UPDATES.items()}
 
 
 def all_states(table):
@@ -97,6 +98,24 @@ async def test_the_database_allows_these_changes_of_a_job_and_no_other(database)
             if await allowed(sql.execute("UPDATE job SET state = $2 WHERE id = $1", id, after)):
                 found.add((before, after))
     assert found == {(c.before, c.after) for c in JOB if c.before} | {(state, state) for state in every}
+
+
+@pytest.mark.parametrize("direction", UPDATES)
+async def test_the_database_allows_these_changes_of_an_update_and_no_other(database, direction):
+    sql, found = database.sql, set()
+    every = sorted({*all_states(UPDATE_INBOUND), *all_states(UPDATE_OUTBOUND), "NONSENSE"})
+    for before in every:
+        for after in every:
+            await sql.execute("SET session_replication_role = replica")
+            id = await sql.fetchval(
+                """INSERT INTO agreement_update (id, direction, kind, state, partner, party, reference, document, message_id,
+                                                 conversation_id, current, certificates)
+                   VALUES (gen_random_uuid(), $1, 'update', $2, 'p', 'P', gen_random_uuid()::text, '', 'm', 'c', 'a', '{}')
+                   RETURNING id""", direction, before)  # fmt: skip
+            await sql.execute("SET session_replication_role = origin")
+            if await allowed(sql.execute("UPDATE agreement_update SET state = $2 WHERE id = $1", id, after)):
+                found.add((before, after))
+    assert found == {(c.before, c.after) for c in UPDATES[direction] if c.before} | {(state, state) for state in every}
 
 
 async def test_rows_are_born_in_one_state(newest):
