@@ -39,6 +39,7 @@ from gateway.msh.refusals import Refusals
 from gateway.msh.revisions import Revisions
 from gateway.msh.rooms import Agreements, Cell, Cpu, Rooms
 from gateway.msh.send import Sender
+from gateway.msh.sightings import Sightings
 from gateway.msh.signals import Signals
 from gateway.msh.spool import SpoolRoom
 from gateway.msh.submit import Submitter
@@ -368,6 +369,7 @@ async def build(
         partners=Partners(
             partial(_finder, client, paths, clock, config, cpu), paths, store, config.node.name
         ),
+        sightings=Sightings(store, agreements, clock, config.node.name, config.trust),
     )
     spool = Path(config.data.folder) / "spool"
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -413,6 +415,7 @@ def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts) -> Rooms:
         node=config.node.name,
         paths=paths,
         partners=Partners(finder, paths, store, config.node.name),
+        sightings=Sightings(store, agreements, clock, config.node.name, config.trust),
     )
 
 

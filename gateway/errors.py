@@ -281,8 +281,13 @@ class ResponseUsingAlternateMep(EbmsError):
 
 
 class FailedAuthentication(EbmsError):
-    """Signature or certificate refused. One text for all causes."""
+    """Signature or certificate refused. One text for all causes.
 
+    `stranger` is a DER certificate that is none of the claimed party's, where all else is right: the signature
+    is, and it was made with this certificate's key. For us; nothing of it is told.
+    """
+
+    stranger: bytes | None = None
     code, short_description, category = "EBMS:0101", "FailedAuthentication", "Processing"
     origin, uniform = "security", True
     wire = "The message could not be authenticated."
@@ -328,8 +333,12 @@ class MissingReceipt(EbmsError):
 
 
 class InvalidReceipt(EbmsError):
-    """A receipt does not belong to the message that was sent."""
+    """A receipt does not belong to the message that was sent.
 
+    `stranger`: as in `FailedAuthentication`.
+    """
+
+    stranger: bytes | None = None
     code, short_description, category = "EBMS:0302", "InvalidReceipt", "Communication"
     wire = "The receipt does not match the message."
     temporary = True

@@ -12,6 +12,7 @@ Everything after the verification works on Structs made from the verified nodes;
 element leaves `open_envelope`.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -22,14 +23,15 @@ from gateway.as4.compression import Inflater
 from gateway.as4.header import read_messaging
 from gateway.as4.pmode import PathTrust
 from gateway.as4.profiles.profile import Profile
-from gateway.as4.soap import read_envelope
+from gateway.as4.soap import SoapEnvelope, read_envelope
 from gateway.as4.units import Error, MessageUnit, PartInfo, PartyId, Receipt, Reference, UserMessage
 from gateway.as4.wss.decrypt import EncryptedKey, EncryptedPart, PartOpener, read_encryption
-from gateway.as4.wss.security import read_security
+from gateway.as4.wss.security import SecurityHeader, read_security
 from gateway.as4.wss.tokens import KeyReference, read_key_info, resolve
 from gateway.as4.wss.verify import (
     Form,
     PartDigest,
+    SignatureElement,
     check_allowed,
     check_coverage,
     check_digest,
@@ -41,6 +43,7 @@ from gateway.as4.wss.verify import (
 from gateway.errors import (
     CertificateRefused,
     DecompressionFailure,
+    EbmsError,
     ExternalPayloadError,
     FailedAuthentication,
     FailedDecryption,
@@ -109,7 +112,7 @@ class Unauthenticated(Struct, frozen=True):
 
 def open_envelope(
     octets: bytes, charset: str | None, *, choose: Choose, trust: Trust, vouch: Vouch | None = None,
-    allow_unsigned: bool = False,
+    allow_unsigned: bool = False, strangers: bool = False,
 ) -> Opened | Unauthenticated:
     """Open an envelope; `charset` is the parameter of its media type.
 
@@ -117,7 +120,9 @@ def open_envelope(
     `Unauthenticated`; a signature that is there must be right all the same. `choose` is
     called before the Security header is read, so that a refusal can name the message and
     be signed by the party it was for; it changes nothing but the terms. `vouch` is asked about
-    a signer that is none of the pinned ones, where the terms have vouchers.
+    a signer that is none of the pinned ones, where the terms have vouchers. With `strangers` the
+    refusal of a certificate that is none of them names it, if it is the one that signed: whoever
+    shows somebody else's certificate has not got its key.
 
     Raises what `soap.read_envelope`, `header.read_messaging` and `choose` raise,
     `PolicyNoncompliance` for the kind of security, `FailedAuthentication` for its proof.
@@ -135,19 +140,40 @@ def open_envelope(
     signature = read_signature(header.signature)
 
     reference = read_key_info(signature.key_info, header.element, envelope.ids, bare=False)
-    signer, voucher = _signer(reference, terms, trust, vouch)
+    try:
+        signer, voucher = _signer(reference, terms, trust, vouch)
+    except FailedAuthentication as refused:
+        certificate = reference.certificate
+        if strangers and certificate and certificate not in terms.signers and reference.names(certificate):
+            # Whatever else is wrong, the refusal stays what it is.
+            with contextlib.suppress(EbmsError):
+                _check_signed(envelope, header, signature, certificate, cids, terms.profile, known=False)
+                refused.stranger = certificate
+        raise
+    references, parts, encrypted_key, encrypted_parts = _check_signed(
+        envelope, header, signature, signer, cids, terms.profile
+    )
+    return Opened(unit, signer, references, parts, encrypted_key, encrypted_parts, octets, voucher)
 
+
+def _check_signed(
+    envelope: SoapEnvelope, header: SecurityHeader, signature: SignatureElement, signer: bytes, cids: frozenset[str],
+    profile: Profile, *, known: bool = True,
+) -> tuple[tuple[Reference, ...], dict[str, Reference], EncryptedKey | None, dict[str, EncryptedPart]]:  # fmt: skip
+    """What the signature covers, once it is right: all references, those of the parts, and how these are encrypted.
+
+    Raises `PolicyNoncompliance`, `FailedAuthentication`.
+    """
     info = read_signed_info(signature.signed_info, 2 + len(cids))
-    check_allowed(info, terms.profile)
+    check_allowed(info, profile)
     coverage = check_coverage(info.references, envelope.ids, envelope.messaging, envelope.body, cids)
-    encrypted_key, encrypted_parts = read_encryption(header, envelope.ids, cids, terms.profile)
-
-    check_value(signature, info, signer, terms.profile)
+    encrypted_key, encrypted_parts = read_encryption(header, envelope.ids, cids, profile)
+    check_value(signature, info, signer, profile, known=known)
     point("IB08")
     check_digest(envelope.messaging, coverage.messaging)
     check_digest(envelope.body, coverage.body)
     point("IB09")
-    return Opened(unit, signer, info.references, coverage.parts, encrypted_key, encrypted_parts, octets, voucher)
+    return info.references, coverage.parts, encrypted_key, encrypted_parts
 
 
 def _cids(unit: MessageUnit) -> frozenset[str]:

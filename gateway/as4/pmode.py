@@ -124,9 +124,10 @@ class Updates(Struct, frozen=True):
 class Party(Struct, frozen=True):
     """A party of an agreement: PMode.Initiator or PMode.Responder with what security needs.
 
-    `signing` are the DER certificates accepted as signer (active first, then next);
-    `encryption` is the DER certificate we encrypt to. Both are empty for our own
+    `signing` are the DER certificates accepted as signer (active first, then next, then the one
+    before); `encryption` is the DER certificate we encrypt to. Both are empty for our own
     party: our keys come from the keyring. `endpoint` is PMode[].Protocol.Address.
+    `next` and `previous` say which of `signing` these are; `next_encryption` is not used yet.
 
     `trust` accepts further signers by certificate path. A `pattern` stands for every party with
     the type of its `party_id` that `trust` accepts and that has no leg of its own; its value is "*"
@@ -143,6 +144,9 @@ class Party(Struct, frozen=True):
     tls_ca: bytes | None = None
     trust: PathTrust | None = None
     pattern: bool = False
+    next: bytes | None = None
+    previous: bytes | None = None
+    next_encryption: bytes | None = None
     updates: Updates | None = None
 
 

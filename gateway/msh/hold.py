@@ -111,6 +111,7 @@ class Holder:
             raise ValueNotRecognized("not a channel of the signer", where="eb:PullRequest/@mpc")
         if abs((self._rooms.clock.now() - request.timestamp).total_seconds()) > FRESH:
             raise ValueInconsistent("a PullRequest of another time", where="eb:MessageInfo/eb:Timestamp")
+        await self._rooms.sightings.signed(channels[0].puller, signer)
         partner = channels[0].puller.party_id
         if not await self._rooms.store.note_pull_request(party_key(partner), request.message_id):
             # Somebody who listens could else take messages out of turn, until their retries are used up.

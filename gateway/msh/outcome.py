@@ -10,7 +10,7 @@ import re
 
 from gateway import metrics
 from gateway.as4 import ns, receipts, soap
-from gateway.as4.inbound import Terms, Unauthenticated, open_envelope
+from gateway.as4.inbound import Opened, Terms, Unauthenticated, open_envelope
 from gateway.as4.media_type import bare_type
 from gateway.as4.mime import EnvelopeReady, MessageReader
 from gateway.as4.pmode import Leg
@@ -33,8 +33,8 @@ FINAL_CODES = frozenset(
 
 def judge(
     answer: Answer, *, leg: Leg, message_id: str, signed: list[tuple[Reference, ...]], trust, vouch=None
-) -> bytes:
-    """The receipt's octets if the answer settles the message.
+) -> Opened:
+    """The receipt, if the answer settles the message; its octets are the envelope.
 
     `signed` is what each attempt signed, the current one first. `trust` checks the
     signer's certificate, `vouch` one that is trusted by path. Raises `PeerAnswered` for an
@@ -47,14 +47,18 @@ def judge(
         return terms_for(leg.profile, leg.to_party, leg.to_party.party_id)
 
     try:
-        opened = open_envelope(octets, charset, choose=choose, trust=trust, vouch=vouch, allow_unsigned=True)
+        opened = open_envelope(
+            octets, charset, choose=choose, trust=trust, vouch=vouch, allow_unsigned=True, strangers=True
+        )  # fmt: skip
     except EbmsError as error:
         if (fault := soap.fault_said(octets, charset)) is not None:
             said = printable(fault, 200)
             said = f"HTTP {answer.status}: a SOAP Fault without ebMS header: {said}"
             raise SendFailed(said, stage="receipt") from None
         metrics.receipt("refused")
-        raise InvalidReceipt(f"the answer is not authentic or not a signal: {error}") from None
+        refused = InvalidReceipt(f"the answer is not authentic or not a signal: {error}")
+        refused.stranger = getattr(error, "stranger", None)
+        raise refused from None
     unit = opened.unit
     if isinstance(unit, Error):
         _about(unit.about, message_id)
@@ -77,7 +81,7 @@ def judge(
             refusal = invalid
             continue
         metrics.receipt("verified")
-        return octets
+        return opened
     metrics.receipt("mismatch")
     raise refusal
 

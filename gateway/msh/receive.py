@@ -30,6 +30,7 @@ from gateway.clock import milliseconds, new_message_id
 from gateway.errors import (
     EbmsError,
     EmptyMessagePartitionChannel,
+    FailedAuthentication,
     KeyUnavailable,
     MimeInconsistency,
     Other,
@@ -265,7 +266,7 @@ class Receiver:
             now = self._rooms.clock.now()
             opened = open_envelope(
                 envelope.octets, envelope.charset, choose=choose, trust=self._rooms.check_signer(now),
-                vouch=self._rooms.paths.voucher(now), allow_unsigned=channel is not None,
+                vouch=self._rooms.paths.voucher(now), allow_unsigned=channel is not None, strangers=True,
             )  # fmt: skip
         progress.authenticated = True
         return opened
@@ -331,6 +332,8 @@ class Receiver:
             await self._rooms.partners.seen(
                 message.from_party, opened.signer, by=leg.from_party.name, pmode=leg.pmode_id, how="received"
             )
+        else:
+            await self._rooms.sightings.signed(leg.from_party, opened.signer)
         if leg.pulled and received.outcome == "duplicate":
             # The partner had no receipt of it yet: it goes out once more.
             fresh = None if received.same_references else answer.body
@@ -434,6 +437,8 @@ class Receiver:
             envelope=progress.envelope,
             party=unit.from_party.value if isinstance(unit, UserMessage) else None,
         )
+        if isinstance(error, FailedAuthentication) and isinstance(unit, UserMessage) and progress.leg is not None:
+            await self._rooms.sightings.refused(progress.leg.from_party, error.stranger)
         metrics.error(error.code, "verify" if error.uniform else "validate")
         if claim.kind in ("Receipt", "Error"):
             return Answer(400, close=True)  # a signal is never answered with an Error signal [as4 2.5]

@@ -87,6 +87,8 @@ class Sender:
         except (GatewayError, OSError) as error:
             if isinstance(error, ClaimLost):
                 raise
+            if isinstance(error, InvalidReceipt) and leg is not None:
+                await self._rooms.sightings.refused(leg.to_party, error.stranger)
             result = self._failed(error, message, leg, job, steps)
         else:
             result = AttemptResult(
@@ -175,7 +177,7 @@ class Sender:
         point("OB12")
         with stage("receipt"):
             now = self._rooms.clock.now()
-            receipt = judge(
+            opened = judge(
                 answer,
                 leg=leg,
                 message_id=message.user_message.message_id,
@@ -186,7 +188,9 @@ class Sender:
                 vouch=self._rooms.paths.voucher(now),
             )
         point("OB13")
-        return receipt, answer.status
+        if opened.voucher is None:
+            await self._rooms.sightings.signed(leg.to_party, opened.signer)
+        return opened.envelope, answer.status
 
     async def body(self, message: Message, wire: Wire) -> AsyncIterator[bytes]:
         """The octets of the request, parts decrypted from the store and encrypted for the peer as they go."""
@@ -252,7 +256,9 @@ def _with_present_pins(leg: Leg, present: Agreements) -> Leg:
     if partner is None or set(partner.signing) <= set(leg.to_party.signing):
         return leg
     signing = tuple(dict.fromkeys((*leg.to_party.signing, *partner.signing)))
-    return msgspec.structs.replace(leg, to_party=msgspec.structs.replace(leg.to_party, signing=signing))
+    return msgspec.structs.replace(
+        leg, to_party=msgspec.structs.replace(leg.to_party, signing=signing, next=partner.next)
+    )
 
 
 def _outbound_part(part: Part) -> OutboundPart:

@@ -69,6 +69,8 @@ class Signals:
             known = opened.signer in await self._signers(message)
         if not known:
             raise FailedAuthentication("a signal signed by another party")
+        if opened.voucher is None and (party := self._rooms.agreements.value.party(message.user_message.to_party)):
+            await self._rooms.sightings.signed(party, opened.signer)
         if isinstance(unit, Receipt):
             await self._receipt(message, unit, opened)
         else:

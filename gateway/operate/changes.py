@@ -176,6 +176,8 @@ def _uses(party: Party) -> list[tuple[str, bytes]]:
     uses = [("sign", der) for der in party.signing]
     if party.encryption is not None:
         uses.append(("encrypt", party.encryption))
+    if party.next_encryption is not None:
+        uses.append(("encrypt next", party.next_encryption))
     if party.trust is not None:
         uses += [("anchor", der) for der in party.trust.anchors]
     return uses

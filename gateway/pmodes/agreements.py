@@ -172,6 +172,8 @@ class Party(Struct, frozen=True, kw_only=True):
     signing: File with the signing certificate, where there are two.
     encryption: File with the encryption certificate, where there are two.
     next: File with a further signing certificate: the one the party is about to change to.
+    next_encryption: File with the encryption certificate it is about to change to; not used before it is promoted.
+    previous: File with the signing certificate it had before; still accepted, for messages that are under way.
     tls_ca: File with the CA of its TLS server, where the system does not know it.
     allow_http: Lets this endpoint be plain http. Default: what the file says.
     maintenance: How long its announced maintenance lasts at most; lint compares the retries with it.
@@ -188,6 +190,8 @@ class Party(Struct, frozen=True, kw_only=True):
     signing: str | None = None
     encryption: str | None = None
     next: str | None = None
+    next_encryption: str | None = None
+    previous: str | None = None
     tls_ca: str | None = None
     allow_http: bool | None = None
     maintenance: Duration | None = None
@@ -209,7 +213,8 @@ class Party(Struct, frozen=True, kw_only=True):
             raise ValueError("any: needs the type of the parties, and trust: by which certificates they are accepted")
         if self.trust.party_id == "none":
             raise ValueError("trust: every party would be accepted under every name; say where the party id stands")
-        if any((self.id, self.endpoint, self.certificate, self.signing, self.encryption, self.next)):
+        pinned = (self.certificate, self.signing, self.encryption, self.next, self.next_encryption, self.previous)
+        if any((self.id, self.endpoint, *pinned)):
             raise ValueError("any: id, endpoint and certificates are those of one party; this table has none")
 
 

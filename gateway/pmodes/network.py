@@ -76,6 +76,8 @@ class PartyOverlay(Struct, frozen=True, kw_only=True):
     signing: File with its signing certificate.
     encryption: File with its encryption certificate.
     next: File with a further signing certificate.
+    next_encryption: File with the encryption certificate it is about to change to.
+    previous: File with the signing certificate it had before.
     tls_ca: File with the CA of its TLS server.
     updates: How changes of its certificates by agreement update are taken. Default: they are not.
     """
@@ -86,6 +88,8 @@ class PartyOverlay(Struct, frozen=True, kw_only=True):
     signing: str | None = None
     encryption: str | None = None
     next: str | None = None
+    next_encryption: str | None = None
+    previous: str | None = None
     tls_ca: str | None = None
     updates: Updates | None = None
 
@@ -233,7 +237,7 @@ def _of_profile(file: File, said: NetworkFile, path: Path) -> File:
 
 def _moved(party: Party, folder: PurePosixPath) -> Party:
     """The party with its files named as from beside the network file."""
-    keys = ("certificate", "signing", "encryption", "next", "tls_ca")
+    keys = ("certificate", "signing", "encryption", "next", "next_encryption", "previous", "tls_ca")
     moved = {key: str(folder / file) for key in keys if (file := getattr(party, key))}
     return msgspec.structs.replace(party, **moved)
 

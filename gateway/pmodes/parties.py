@@ -54,7 +54,8 @@ def parties_of(documents: Sequence[Document]) -> dict[str, Party]:
 
 def ourselves(own: Party) -> Party:
     """A party as our own: without certificates."""
-    return msgspec.structs.replace(own, signing=(), encryption=None, tls_ca=None, trust=None, updates=None)
+    return msgspec.structs.replace(own, signing=(), encryption=None, tls_ca=None, trust=None, next=None, previous=None,
+                                   next_encryption=None, updates=None)  # fmt: skip
 
 
 def party(name: str, table: Table, document: Document, *, certificates: bool = True) -> Party:
@@ -80,10 +81,14 @@ def party(name: str, table: Table, document: Document, *, certificates: bool = T
         return certificate_in(file, document, f"{where}.{key}") if file else None
 
     both = certificate(table.certificate, "certificate")
-    signing = (both or certificate(table.signing, "signing"), certificate(table.next, "next"))
+    coming, gone = certificate(table.next, "next"), certificate(table.previous, "previous")
+    signing = (both or certificate(table.signing, "signing"), coming, gone)
     return msgspec.structs.replace(
         made,
         signing=tuple(dict.fromkeys(c for c in signing if c)),
+        next=coming,
+        previous=gone,
+        next_encryption=certificate(table.next_encryption, "next_encryption"),
         encryption=both or certificate(table.encryption, "encryption"),
         tls_ca=pem_in(table.tls_ca, document, f"{where}.tls_ca") if table.tls_ca else None,
         trust=trust_of(table.trust, document, f"{where}.trust") if table.trust else None,

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gateway.as4 import ns
-from gateway.as4 import pmode
+from gateway.as4 import ns, pmode
 from gateway.as4.pmode import Leg, Party, RetryPolicy
 from gateway.as4.units import AgreementRef, Service
 from gateway.config.places import dotted

@@ -32,6 +32,7 @@ from gateway.as4.units import PartInfo, Reference, UserMessage
 from gateway.scope import EVERYTHING, Scope
 from gateway.stages import Step
 from gateway.store.agreements import Agreements
+from gateway.store.partner_certificates import PartnerCertificates
 from gateway.store.updates import Updates
 from gateway.store.webhooks import Webhooks
 
@@ -484,7 +485,7 @@ class Submitting(Protocol):
         ...
 
 
-class Store(Agreements, Webhooks, Updates, Protocol):
+class Store(Agreements, Webhooks, PartnerCertificates, Updates, Protocol):
     """Everything the gateway keeps. All verbs raise `StoreUnavailable`."""
 
     # inbound

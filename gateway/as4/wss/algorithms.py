@@ -145,6 +145,11 @@ def public_key_of(certificate: bytes) -> PublicKeyTypes:
     Kept by all octets of the certificate: OpenSSL prepares a key at its first use, and the
     certificates that come here are the pinned ones of agreements, or have a path to their anchors.
     """
+    return stranger_key(certificate)
+
+
+def stranger_key(certificate: bytes) -> PublicKeyTypes:
+    """The same for a certificate that nobody knows: nothing of it is kept, where it would drive others out."""
     try:
         key = x509.load_der_x509_certificate(certificate).public_key()
     except UNREADABLE as error:

@@ -19,7 +19,7 @@ from gateway.as4.media_type import bare_type
 from gateway.as4.mime import ContentIds
 from gateway.as4.profiles.profile import Profile
 from gateway.as4.units import Reference, Transform
-from gateway.as4.wss.algorithms import DIGESTS, check_signature, decode_base64, fits, public_key_of
+from gateway.as4.wss.algorithms import DIGESTS, check_signature, decode_base64, fits, public_key_of, stranger_key
 from gateway.as4.wss.security import children, refuse
 from gateway.as4.xml import Element, XmlRefused, canonical, canonical_document
 from gateway.errors import FailedAuthentication
@@ -160,13 +160,17 @@ def check_coverage(
     return Coverage(covered[messaging], covered[body], parts)
 
 
-def check_value(signature: SignatureElement, info: SignedInfo, signer: bytes, profile: Profile) -> None:
+def check_value(
+    signature: SignatureElement, info: SignedInfo, signer: bytes, profile: Profile, *, known: bool = True
+) -> None:
     """SignatureValue over the canonical SignedInfo, with the key of the certificate `signer`.
+
+    `known`: it is a certificate of an agreement, or has a path to one.
 
     Raises `FailedAuthentication`; `PolicyNoncompliance` for a key of another kind or curve.
     """
     try:
-        key = public_key_of(signer)
+        key = public_key_of(signer) if known else stranger_key(signer)
     except ValueError as error:
         raise FailedAuthentication(str(error)) from None
     if not fits(info.algorithm, key, profile.accept_curves):

@@ -51,14 +51,19 @@ def _keys(ground: Ground, partner: Partner, party: Party) -> Iterator[Finding | 
     suite = PROFILES.get(profile)
     uses = [(der, "sign") for der in party.signing]
     uses += [(party.encryption, "encrypt")] if party.encryption else []
+    uses += [(party.next_encryption, "encrypt")] if party.next_encryption else []
     for der, use in uses:
+        if der == party.previous and ground.now > x509.load_der_x509_certificate(der).not_valid_after_utc:
+            yield ground.about(partner, "P007", "info", "its previous certificate has expired and can be taken out")
+            continue
         yield from _usable(ground, partner, der, use)
         if suite and not _fits(der, use, suite.send_signature):
             yield ground.about(
                 partner, "P009", "error", f"the key of its certificate cannot {use} in profile {profile}"
             )
     for der in dict.fromkeys(der for der, _ in uses):
-        yield from _time(ground, partner, der)
+        if der != party.previous:
+            yield from _time(ground, partner, der)
         yield from _subject(ground, partner, party, der)
     # In OOTS and eDelivery 1.x one RSA certificate for both is the rule [oots 1.1]; elliptic keys come in pairs.
     if suite and suite.key_protection == "key-agreement" and party.encryption in party.signing:

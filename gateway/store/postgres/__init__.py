@@ -17,6 +17,7 @@ from gateway.store.postgres.jobs import Jobs
 from gateway.store.postgres.messages import Messages
 from gateway.store.postgres.migrate import pending
 from gateway.store.postgres.outbound import Outbound
+from gateway.store.postgres.partner_certificates import PartnerCertificates
 from gateway.store.postgres.payloads import Payloads
 from gateway.store.postgres.pool import Pool
 from gateway.store.postgres.pulling import Pulling
@@ -30,8 +31,9 @@ Q = load("session")
 
 
 class PostgresStore(
-    Inbound, Outbound, Pulling, Jobs, Payloads, Messages, Uploads, Registry, Webhooks, Audit, Agreements, Updates
-):
+    Inbound, Outbound, Pulling, Jobs, Payloads, Messages, Uploads, Registry, Webhooks, PartnerCertificates, Audit,
+    Agreements, Updates,
+):  # fmt: skip
     """`api.Store` in one schema of one database. Belongs to the event loop that opened it."""
 
     def __init__(self, pool: Pool, schema: str) -> None:

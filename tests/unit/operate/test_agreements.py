@@ -108,7 +108,8 @@ class TestChanges:
                 if name in ("pmode_id", "number", "from_party", "to_party", "party_id"):
                     continue  # who and which: told as another party or leg
                 value = getattr(subject, name)
-                special = {"trust": PathTrust((b"other",)), "encryption": b"other", "tls_ca": b"other"}
+                special = {"trust": PathTrust((b"other",))} | dict.fromkeys(
+                    ("encryption", "tls_ca", "next", "previous", "next_encryption"), b"other")
                 plain = (b"other",) if isinstance(value, tuple) else not value if isinstance(value, bool) else "other"
                 other = special.get(name, plain)
                 made = msgspec.structs.replace(subject, **{name: other})
