@@ -47,8 +47,11 @@ from gateway.msh.workers import Workers
 from gateway.operate import agreements as agreement_verbs
 from gateway.operate.lint import backends_of, findings
 from gateway.operate.ping import OneRevision
+from gateway.operate.updates.desk import UpdateDesk
+from gateway.operate.updates.staging import Stager
 from gateway.pmodes import toml as pmode_toml
 from gateway.pmodes.bundle import Bundle, Files
+from gateway.pmodes.updates import BACKEND as UPDATES
 from gateway.store.api import Store
 from gateway.store.memory import MemoryStore
 from gateway.transport.client import Client, Timeouts
@@ -299,6 +302,9 @@ def _backends(config: Config, door: Door) -> dict[str, plugin.Backend]:
     backend of the kind of a door is a queue of its own, whose clients come to that door.
     """
     made: dict[str, plugin.Backend] = {}
+    if UPDATES in config.backends:
+        raise ConfigError("is the gateway's own consumer of agreement updates", key=f"backends.{UPDATES}",
+                          hint="choose another name")  # fmt: skip
     for name in [*DOORS, *(name for name in config.backends if name not in DOORS)]:
         options = _with_password(config.backends.get(name, {}), name)
         kind = name if name in DOORS else options.get("kind")
@@ -380,8 +386,11 @@ async def build(
     holder = Holder(rooms, sender)
     receiver = Receiver(rooms, Signals(rooms), holder, Refusals(store, clock), spools)
     puller = Puller(rooms, receiver)
-    door = Door(rooms, Submitter(rooms), egress, spools)
+    submitter = Submitter(rooms)
+    door = Door(rooms, submitter, egress, spools)
     backends = _backends(config, door)
+    stager = Stager(store, config, lint=lambda files: lint_pmodes(config, path=files), look=revisions.look)
+    backends[UPDATES] = UpdateDesk(rooms, submitter, stager)
     await revisions.begin(partial(load_bundle, config))
     workers = Workers(rooms, sender, holder, puller, backends)
     return Gateway(

@@ -90,6 +90,13 @@ POINTS: dict[str, str] = {
     "AG04": "store",    # everybody has acknowledged, before it is made active
     "AG05": "match",    # active, not in force in this process
     "AG06": "match",    # in force in this process, nobody was told
+    "AU01": "deliver",  # a request for an agreement update is read, before it is noted
+    "AU02": "deliver",  # it is noted, and its delivery is not
+    "AU03": "store",    # it is approved, before the certificate is staged
+    "AU04": "store",    # the certificate is staged, and that is not noted
+    "AU05": "submit",   # the answer is submitted, and that is not noted
+    "AU06": "deliver",  # an answer to a request of ours is read, before it is noted
+    "AU07": "submit",   # a request of ours is submitted, and that is not noted
     "MT01": "deliver",  # retention, in the middle of a batch
     "MT03": "store",    # between two migrations
 }

@@ -69,7 +69,7 @@ class MemoryUpdates:
         if known.state != change.state and not any(c.before == known.state and c.after == change.state for c in table):
             raise StoreUnavailable(f"an update may not go from {known.state} to {change.state}")
         now = self._clock.now()
-        given = {name: value for name in ("code", "detail", "actor", "answer", "answer_message_id")
+        given = {name: value for name in ("code", "detail", "actor", "answer", "answer_message_id", "message_id")
                  if (value := getattr(change, name)) is not None}  # fmt: skip
         self._updates[id] = made = msgspec.structs.replace(
             known, **given, state=change.state, changed_at=now, claim=None,

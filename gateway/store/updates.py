@@ -27,7 +27,7 @@ UpdateState = Literal[
 
 class NewUpdate(Struct, frozen=True, kw_only=True):
     """A request, theirs or ours. (direction, partner, reference) is its key; `partner` is the key of the party,
-    `party` its name, `reference` the id of the document. `message_id` is of the user message that carries it,
+    `party` its name, `ours` that of our party, `reference` the id of the document. `message_id` is of the user message that carries it,
     `signer` the SHA-256 of the certificate that signed it. `certificates` are SHA-256 in hexadecimal."""
 
     id: UUID
@@ -35,6 +35,7 @@ class NewUpdate(Struct, frozen=True, kw_only=True):
     kind: UpdateKind
     partner: str
     party: str
+    ours: str
     reference: str
     document: bytes
     message_id: str
@@ -75,9 +76,10 @@ class Update(NewUpdate, frozen=True, kw_only=True):
 
 class UpdateChange(Struct, frozen=True, kw_only=True):
     """What changes; None leaves as it is, but `due_in` (seconds), where None means that nothing is due any more.
-    `answered` and `receipted` note the time."""
+    `answered` and `receipted` note the time. `message_id`: the request came again, in this message."""
 
     state: UpdateState
+    message_id: str | None = None
     due_in: float | None = None
     code: str | None = None
     detail: str | None = None

@@ -16,7 +16,7 @@ DEADLINE = datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 def new(**changes):
     facts = {
-        "id": uuid4(), "direction": "inbound", "kind": "update", "partner": "urn:EE:AP_EE_01", "party": "AP_EE_01",
+        "id": uuid4(), "direction": "inbound", "kind": "update", "partner": "urn:EE:AP_EE_01", "party": "AP_EE_01", "ours": "AP_LV_01",
         "reference": "r-1", "document": b"<au/>", "message_id": "m@ee", "conversation_id": "c", "current": "old",
         "updated": "new", "certificates": ("ab", "cd"), "signer": "ef", "respond_by": DEADLINE,
     }

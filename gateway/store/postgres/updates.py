@@ -22,9 +22,9 @@ class Updates(Room):
     async def add_update(self, new: NewUpdate, audit: AuditEntry) -> tuple[Update, bool]:
         async with self._pool.transaction() as t:
             row = await t.row(
-                Q["add"], new.id, new.direction, new.kind, new.state, new.partner, new.party, new.reference, new.document,
-                new.message_id, new.conversation_id, new.current, new.updated, list(new.certificates), new.signer,
-                new.respond_by, new.activate_by, new.actor,
+                Q["add"], new.id, new.direction, new.kind, new.state, new.partner, new.party, new.ours, new.reference,
+                new.document, new.message_id, new.conversation_id, new.current, new.updated, list(new.certificates),
+                new.signer, new.respond_by, new.activate_by, new.actor,
             )  # fmt: skip
             if row is None:
                 return _update(await t.row(Q["of"], new.direction, new.partner, new.reference)), False
@@ -58,6 +58,7 @@ class Updates(Room):
             row = await t.row(
                 Q["change"], id, list(before), claim, change.state, change.due_in, change.code, change.detail,
                 change.actor, change.answer, change.answer_message_id, change.answered, change.receipted, change.late,
+                change.message_id,
             )  # fmt: skip
             if row is None:
                 return None

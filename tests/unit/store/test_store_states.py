@@ -108,9 +108,9 @@ async def test_the_database_allows_these_changes_of_an_update_and_no_other(datab
         for after in every:
             await sql.execute("SET session_replication_role = replica")
             id = await sql.fetchval(
-                """INSERT INTO agreement_update (id, direction, kind, state, partner, party, reference, document, message_id,
-                                                 conversation_id, current, certificates)
-                   VALUES (gen_random_uuid(), $1, 'update', $2, 'p', 'P', gen_random_uuid()::text, '', 'm', 'c', 'a', '{}')
+                """INSERT INTO agreement_update (id, direction, kind, state, partner, party, ours, reference, document,
+                                                 message_id, conversation_id, current, certificates)
+                   VALUES (gen_random_uuid(), $1, 'update', $2, 'p', 'P', 'O', gen_random_uuid()::text, '', 'm', 'c', 'a', '{}')
                    RETURNING id""", direction, before)  # fmt: skip
             await sql.execute("SET session_replication_role = origin")
             if await allowed(sql.execute("UPDATE agreement_update SET state = $2 WHERE id = $1", id, after)):

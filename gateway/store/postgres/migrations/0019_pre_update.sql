@@ -7,6 +7,7 @@ CREATE TABLE agreement_update (
     state             text COLLATE "C" NOT NULL,
     partner           text COLLATE "C" NOT NULL,
     party             text COLLATE "C" NOT NULL,
+    ours              text COLLATE "C" NOT NULL,      -- our party
     reference         text COLLATE "C" NOT NULL,      -- the id of the document
     document          bytea NOT NULL,
     message_id        text COLLATE "C" NOT NULL,

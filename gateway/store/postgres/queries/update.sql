@@ -2,9 +2,9 @@
 
 -- add
 -- Note a request, due at once; no row where its key is there already.
-INSERT INTO agreement_update (id, direction, kind, state, partner, party, reference, document, message_id,
+INSERT INTO agreement_update (id, direction, kind, state, partner, party, ours, reference, document, message_id,
                               conversation_id, current, updated, certificates, signer, respond_by, activate_by, actor)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
     ON CONFLICT (direction, partner, reference) DO NOTHING
 RETURNING *;
 
@@ -45,6 +45,6 @@ UPDATE agreement_update
        answer = coalesce($9, answer), answer_message_id = coalesce($10, answer_message_id),
        answered_at = CASE WHEN $11 THEN coalesce(answered_at, now()) ELSE answered_at END,
        receipted_at = CASE WHEN $12 THEN coalesce(receipted_at, now()) ELSE receipted_at END,
-       late = late OR $13
+       late = late OR $13, message_id = coalesce($14, message_id)
  WHERE id = $1 AND state = ANY ($2::text[]) AND ($3::uuid IS NULL OR claim = $3)
 RETURNING *;
