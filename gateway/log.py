@@ -61,7 +61,7 @@ EVENTS: dict[str, str] = {
     "discovery.failed": "a partner that no agreement names could not be looked up; `reason` is the kind of failure",
     "partner.found": "a partner no agreement names, or its certificate, is seen for the first time here",
     "certificate.next_used": "a partner signs with its next certificate for the first time; it can be promoted",
-    "certificate.quarantined": "somebody who claims to be a partner signs with a certificate nobody pinned; decide on it",
+    "certificate.quarantined": "who claims to be a partner signs with a certificate nobody pinned; decide on it",
     "certificate.quarantine_full": "another such certificate was not kept: there is no room; decide on those that wait",
     "error.late": "an error signal came for a message that was already settled or waiting",
     "message.handed_out": "a partner has pulled the message; its receipt is waited for",

@@ -15,7 +15,12 @@ from gateway.cli.verbs import Verb, Verbs
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 VERBS: dict[str, Verb] = {
+    "certs": Verb("gateway.cli.parties_certs:certs", "Certificates in force: active, next, since when it is used."),
     "export": Verb("gateway.cli.parties_package:export", "What a partner has to know of a party."),
+    "promote": Verb("gateway.cli.parties_certs:promote", "Make the next certificate of a partner its active one."),
+    "quarantine": Verb("gateway.cli.parties_quarantine:quarantine", "Unknown certificates that wait for a decision."),
+    "retire-certificate": Verb("gateway.cli.parties_certs:retire_certificate", "Take out a previous certificate."),
+    "stage-certificate": Verb("gateway.cli.parties_certs:stage_certificate", "Pin the next certificate of a partner."),
     "test": Verb("gateway.cli.parties_test:test", "A test message there and back, stage by stage."),
 }
 

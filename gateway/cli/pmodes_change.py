@@ -50,7 +50,7 @@ def plan(path, certs, as_json, config):
     Exit status 0: nothing, 3: something, or lint errors.
     """
     settings, bundle = _files(path, certs, config)
-    found = _on_store(settings, lambda store: _plan(settings, store, bundle), look_only=True)
+    found = with_store(settings, lambda store: _plan(settings, store, bundle), look_only=True)
     show_plan(found, as_json)
     sys.exit(0 if found.same_files or not (found.changes or found.errors) else 3)
 
@@ -71,7 +71,7 @@ def apply(path, certs, config, **options):
     Exit status 1: refused, 3: lint errors, 6: the plan is stale, 8: not everybody answered in time
     """
     settings, bundle = _files(path, certs, config)
-    sys.exit(_on_store(settings, lambda store: _change(settings, store, bundle, None, **options)))
+    sys.exit(with_store(settings, lambda store: _change(settings, store, bundle, None, **options)))
 
 
 @click.command()
@@ -89,14 +89,14 @@ def rollback(revision, config, **options):
     from gateway import app
     from gateway.operate import agreements
 
-    settings = _settings(config)
+    settings = settings_of(config)
 
     async def back(store):
         found = await agreements.earlier(store, revision)
         bundle = agreements.bundle_of(found, app.base_of(settings))
         return await _change(settings, store, bundle, found.number, **options)
 
-    sys.exit(_on_store(settings, back))
+    sys.exit(with_store(settings, back))
 
 
 @click.command()
@@ -110,7 +110,7 @@ def history(limit, before, as_json, config):
     async def look(store):
         return await store.revisions(before=before, limit=limit), await store.processes()
 
-    revisions, processes = _on_store(_settings(config), look, look_only=True)
+    revisions, processes = with_store(settings_of(config), look, look_only=True)
     rows = [
         {"revision": r.number, "state": r.state, "at": r.settled_at or r.created_at, "author": r.author,
          "reason": r.reason, "base": r.base, "restores": r.restores, "refusal": r.refusal, "sha256": r.sha256.hex()}
@@ -142,7 +142,7 @@ def diff(old, new, as_json, config):
     from gateway.operate import agreements, changes
     from gateway.pmodes.toml import expanded
 
-    settings = _settings(config)
+    settings = settings_of(config)
 
     async def look(store):
         return [
@@ -150,7 +150,7 @@ def diff(old, new, as_json, config):
             for number in (old, new)
         ]
 
-    found = changes.compare(*_on_store(settings, look, look_only=True))
+    found = changes.compare(*with_store(settings, look, look_only=True))
     if as_json:
         show_json(msgspec.to_builtins(found))
     elif found:
@@ -163,9 +163,9 @@ def revision_files(config: Path | None, number: int | str) -> Any:
     from gateway import app
     from gateway.operate import agreements
 
-    settings = _settings(config)
+    settings = settings_of(config)
     wanted = None if number == "active" else number
-    found = _on_store(settings, lambda store: _numbered(store, wanted), look_only=True)
+    found = with_store(settings, lambda store: _numbered(store, wanted), look_only=True)
     return agreements.bundle_of(found, app.base_of(settings))
 
 
@@ -217,7 +217,7 @@ async def _change(
     if dry_run:
         return 0
     if planned.same_files:
-        moved = await agreements.move_waiting(store, planned.base, bundle, actor=_author(settings)) if move else 0
+        moved = await agreements.move_waiting(store, planned.base, bundle, actor=author_of(settings)) if move else 0
         if as_json:
             show_json({"plan": planned.id, "revision": planned.base, "state": "ACTIVE", "moved": moved})
         else:
@@ -230,7 +230,7 @@ async def _change(
     if not any(p.alive for p in await store.processes()):
         app.self_test(settings, bundle)  # nobody else does, and the next start would fail
     outcome = await agreements.apply(
-        store, bundle, base=planned.base, author=_author(settings), reason=reason, restores=restores,
+        store, bundle, base=planned.base, author=author_of(settings), reason=reason, restores=restores,
         notes={"forced": errors_text(planned.errors)} if planned.errors else None, patience=timeout, move=move,
         told=None if as_json else told,
     )  # fmt: skip
@@ -240,7 +240,8 @@ async def _change(
 # -- where it is kept --------------------------------------------------------------------
 
 
-def _settings(config: Path | None) -> Any:
+def settings_of(config: Path | None) -> Any:
+    """The configuration a verb was given, or the one found here. Raises `ConfigError`."""
     from gateway.config import Config
 
     return Config.load(config or found_config())
@@ -252,7 +253,7 @@ def _files(path: Path | None, certs: Path | None, config: Path | None) -> tuple[
 
     from gateway import app
 
-    settings = _settings(config)
+    settings = settings_of(config)
     settings = msgspec.structs.replace(settings, pmodes=path or settings.pmodes, certs=certs or settings.certs)
     return settings, app.load_bundle(settings)
 
@@ -267,7 +268,8 @@ async def _numbered(store: Any, number: int | None) -> Any:
     return found
 
 
-def _author(settings: Any) -> str:
+def author_of(settings: Any) -> str:
+    """Who runs the command, for history and audit."""
     import getpass
     import os
 
@@ -275,7 +277,7 @@ def _author(settings: Any) -> str:
     return f"{user}@{settings.node.name}"
 
 
-def _on_store(settings: Any, do: Callable[[Any], Awaitable[T]], *, look_only: bool = False) -> T:
+def with_store(settings: Any, do: Callable[[Any], Awaitable[T]], *, look_only: bool = False) -> T:
     """Run `do(store)`. A private PostgreSQL that does not run is started for as long as it takes; where there is
     none yet, who only looks sees an empty one."""
     from gateway import app

@@ -113,6 +113,15 @@ class Bundle(Struct, frozen=True):
         """SHA-256 of the canonical form, in hexadecimal."""
         return hashlib.sha256(self.encode()).hexdigest()
 
+    def changed(self, files: Mapping[str, bytes]) -> "Bundle":
+        """With these files new or in place of the old, and without those that nothing names any more: what a
+        folder would make of them. Raises `ConfigError` when it cannot be loaded."""
+        from gateway.pmodes.toml import expanded  # it reads through this module
+
+        reading = _Reading(Bundle(self.agreements, MappingProxyType({**self.files, **files}), self.base, self.label))
+        expanded(reading)
+        return reading.bundle()
+
     def path(self, name: str) -> Path:
         return Path(self.label, name) if self.label else Path(name)
 
@@ -131,6 +140,29 @@ class Bundle(Struct, frozen=True):
     def truststore(self, name: str, password: Secret | None, *, document: str, key: str) -> list[tuple[str, bytes]]:
         """What the store held when it was read from disk; no password is needed any more."""
         return _stored(self.read(name, document=document, key=key))
+
+
+class _Reading:
+    """A bundle that remembers which of its files were asked for."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._read: dict[str, bytes] = {}
+        self.agreements, self.base, self.path = bundle.agreements, bundle.base, bundle.path
+
+    def agreement(self, name: str) -> bytes:
+        self._read[name] = self._bundle.agreement(name)
+        return self._read[name]
+
+    def read(self, name: str, *, document: str, key: str, most: int = MAX_FILE) -> bytes:
+        self._read[name] = self._bundle.read(name, document=document, key=key, most=most)
+        return self._read[name]
+
+    def truststore(self, name: str, password: Secret | None, *, document: str, key: str) -> list[tuple[str, bytes]]:
+        return _stored(self.read(name, document=document, key=key))
+
+    def bundle(self) -> Bundle:
+        return Bundle(self.agreements, MappingProxyType(self._read), self._bundle.base, self._bundle.label)
 
 
 class _Canonical(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

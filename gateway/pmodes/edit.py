@@ -5,7 +5,7 @@ written in some unusual way) is left alone, and the operator is told to do it by
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tomlkit
@@ -38,6 +38,35 @@ def with_party(text: str, name: str, table: Mapping[str, Any], *, file: str) -> 
         return f"{text.rstrip()}\n\n{head}{lines}"
 
     return _first([by_structure, at_the_end], expected, file, dotted("parties", name))
+
+
+def with_keys(text: str, name: str, keys: Mapping[str, str | None], *, file: str) -> str:
+    """The text with these keys of a party set, or taken out where the value is None. Raises `ConfigError`.
+
+    In a file about a network they are keys of the overlay.
+    """
+    expected = tomllib.loads(text)
+    where = ("overlay", "parties", name) if "network" in expected else ("parties", name)
+
+    def by_structure() -> str:
+        document = tomlkit.parse(text)
+        _set_keys(document, where, keys, tomlkit.table)
+        return tomlkit.dumps(document)
+
+    _set_keys(expected, where, keys, dict)
+    place = dotted(".".join(where[:-1]), name)
+    return _first([by_structure], expected, file, place, empty=(name, "parties", "overlay"))
+
+
+def _set_keys(top: Any, where: tuple[str, ...], keys: Mapping[str, str | None], new: Callable[[], Any]) -> None:
+    table = top
+    for step in where:
+        table = table[step] if step in table else table.setdefault(step, new())
+    for key, value in keys.items():
+        if value is not None:
+            table[key] = value
+        elif key in table:
+            del table[key]
 
 
 def without_party(text: str, name: str, *, file: str) -> str:
