@@ -49,6 +49,7 @@ from gateway.operate.lint import backends_of, findings
 from gateway.operate.ping import OneRevision
 from gateway.operate.updates.desk import UpdateDesk
 from gateway.operate.updates.staging import Stager
+from gateway.operate.updates.work import UpdateWork
 from gateway.pmodes import toml as pmode_toml
 from gateway.pmodes.bundle import Bundle, Files
 from gateway.pmodes.updates import BACKEND as UPDATES
@@ -390,7 +391,7 @@ async def build(
     door = Door(rooms, submitter, egress, spools)
     backends = _backends(config, door)
     stager = Stager(store, config, lint=lambda files: lint_pmodes(config, path=files), look=revisions.look)
-    backends[UPDATES] = UpdateDesk(rooms, submitter, stager)
+    backends[UPDATES] = UpdateDesk(rooms, UpdateWork(rooms, submitter, stager))
     await revisions.begin(partial(load_bundle, config))
     workers = Workers(rooms, sender, holder, puller, backends)
     return Gateway(

@@ -58,7 +58,8 @@ def update_legs(legs: Sequence[Made]) -> list[Made]:
         if partner.updates is None or partner.name in done or first.leg.pulled:
             continue
         done.add(partner.name)
-        refs = dict.fromkeys(m.leg.agreement for m in legs if partner.name in (m.leg.from_party.name, m.leg.to_party.name))
+        between = [m.leg for m in legs if partner.name in (m.leg.from_party.name, m.leg.to_party.name)]
+        refs = dict.fromkeys(leg.agreement for leg in between)
         if not any(refs) and partner.updates.agreement is None:
             raise ConfigError(
                 "is missing: no exchange with the partner has an AgreementRef", file=first.document.name,

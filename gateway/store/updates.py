@@ -27,8 +27,8 @@ UpdateState = Literal[
 
 class NewUpdate(Struct, frozen=True, kw_only=True):
     """A request, theirs or ours. (direction, partner, reference) is its key; `partner` is the key of the party,
-    `party` its name, `ours` that of our party, `reference` the id of the document. `message_id` is of the user message that carries it,
-    `signer` the SHA-256 of the certificate that signed it. `certificates` are SHA-256 in hexadecimal."""
+    `party` its name, `ours` that of our party, `reference` the id of the document. `message_id` is of the user message
+    that carries it, `signer` the SHA-256 of the certificate that signed it, `certificates` those of the new ones."""
 
     id: UUID
     direction: UpdateDirection

@@ -18,7 +18,7 @@ from gateway.as4.updates.writing import write
 from gateway.config.strict import suggestion
 from gateway.errors import NotFound, NotPossible
 from gateway.msh.channels import party_key
-from gateway.operate.updates.desk import audit_of
+from gateway.operate.updates.ledger import audit_of, sha256
 from gateway.store.api import Store
 from gateway.store.updates import NewUpdate, Update
 
@@ -52,12 +52,12 @@ async def ask(
     Without `activate_by` we say that we use them already, or may at any moment. Raises `NotFound`, `NotPossible`.
     """
     partner, leg = _partner(pmodes, party)
-    await _refuse_second(store, partner, {_sha256(one.certificate) for one in renewals})
+    await _refuse_second(store, partner, {sha256(one.certificate) for one in renewals})
     current = await _current(store, pmodes, partner, leg)
     updated = AgreementRef(f"{_SUFFIX.sub('', current.value)[:230]}:{now:%Y%m%d}-{uuid4().hex[:8]}", current.type)
     request = UpdateRequest(
-        id=str(uuid4()), created_at=now, respond_by=respond_by or now + RESPOND_IN, activate_by=activate_by, current=current,
-        updated=updated, updates=tuple(
+        id=str(uuid4()), created_at=now, respond_by=respond_by or now + RESPOND_IN, activate_by=activate_by,
+        current=current, updated=updated, updates=tuple(
             CertificateUpdate(f"ur{n}", CertificateDigest.of(one.replaces), (one.certificate, *one.chain))
             for n, one in enumerate(renewals, 1)
         ),
@@ -72,7 +72,8 @@ async def terminate(
     """Tell the partner that the agreement which our accepted update `wanted` followed comes to its end. Raises
     `NotFound`, `NotPossible`."""
     if wanted.direction != "outbound" or wanted.kind != "update" or wanted.state != "ACCEPTED":
-        raise NotPossible(f"only an update of ours that was accepted leaves an old agreement: {wanted.state}", state=wanted.state)
+        what = f"only an update of ours that was accepted leaves an old agreement: {wanted.state}"
+        raise NotPossible(what, state=wanted.state)
     partner, leg = _partner(pmodes, wanted.party)
     request = TerminationRequest(
         id=str(uuid4()), created_at=now, respond_by=now + RESPOND_IN, terminate_by=terminate_by,
@@ -86,11 +87,11 @@ async def _add(
 ) -> Update:
     update = isinstance(request, UpdateRequest)
     new = NewUpdate(
-        id=uuid4(), direction="outbound", kind="update" if update else "termination", partner=party_key(partner.party_id),
-        party=partner.name, ours=leg.from_party.name, reference=request.id, document=write(request),
-        message_id=f"{uuid4()}@{host}", conversation_id=str(uuid4()), current=request.current.value,
-        updated=request.updated.value if update else None,
-        certificates=tuple(_sha256(u.certificate) for u in request.updates) if update else (),
+        id=uuid4(), direction="outbound", kind="update" if update else "termination",
+        partner=party_key(partner.party_id), party=partner.name, ours=leg.from_party.name, reference=request.id,
+        document=write(request), message_id=f"{uuid4()}@{host}", conversation_id=str(uuid4()),
+        current=request.current.value, updated=request.updated.value if update else None,
+        certificates=tuple(sha256(u.certificate) for u in request.updates) if update else (),
         respond_by=request.respond_by, activate_by=request.activate_by if update else None, actor=actor,
     )  # fmt: skip
     row, _ = await store.add_update(new, audit_of("update.prepared", new, actor))
@@ -98,13 +99,15 @@ async def _add(
 
 
 async def _refuse_second(store: Store, partner: Party, certificates: set[str]) -> None:
-    for row in await store.updates(direction="outbound", partner=party_key(partner.party_id), states=OPEN, limit=100):
+    key = party_key(partner.party_id)
+    for row in await store.updates(direction="outbound", partner=key, states=OPEN, limit=100):
         if row.kind == "update" and certificates & set(row.certificates):
-            raise NotPossible(f"{partner.name} was asked already and has not answered: update {row.id}", state=row.state)
+            what = f"{partner.name} was asked already and has not answered: update {row.id}"
+            raise NotPossible(what, state=row.state)
 
 
 async def _current(store: Store, pmodes: PModeSet, partner: Party, leg: Leg) -> AgreementRef:
-    """What the agreement is called in the request: as the message calls it; else by the latest update, else as agreed."""
+    """What the agreement is called: as the message calls it, else by the latest update, else as agreed."""
     if leg.agreement is not None:
         return AgreementRef(leg.agreement.value, leg.agreement.type)
     kept = await store.updates(partner=party_key(partner.party_id), states=("TAKEN", "ACCEPTED"), limit=1000)
@@ -113,10 +116,9 @@ async def _current(store: Store, pmodes: PModeSet, partner: Party, leg: Leg) -> 
         return AgreementRef(latest)
     if partner.updates.agreement is not None:
         return partner.updates.agreement
-    refs = [one.agreement for one in pmodes.legs if partner.name in (one.from_party.name, one.to_party.name) and one.agreement]
     raise NotPossible(
-        f"the exchanges with {partner.name} have several agreements ({', '.join(sorted({r.value for r in refs}))[:200]}): "
-        "say with `updates.agreement` which name stands for all"
+        f"the exchanges with {partner.name} have several agreements: say with parties.{partner.name}.updates.agreement "
+        "which name stands for all"
     )
 
 
@@ -130,9 +132,3 @@ def _partner(pmodes: PModeSet, wanted: str) -> tuple[Party, Leg]:
     if any(wanted in (party.name, party.party_id.value) for party in pmodes.parties):
         raise NotPossible(f"the agreement with {wanted} does not have updates: set parties.{wanted}.updates")
     raise NotFound(f"there is no party {wanted!r}; {suggestion(wanted, [party.name for party in known])}")
-
-
-def _sha256(der: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(der).hexdigest()

@@ -12,7 +12,7 @@ from msgspec import Struct
 from gateway.as4.updates.documents import NOT_APPROVED, Request, UpdateRequest
 from gateway.as4.updates.reading import read
 from gateway.errors import ConfigError, NotFound, NotPossible
-from gateway.operate.updates.desk import audit_of
+from gateway.operate.updates.ledger import audit_of
 from gateway.store.api import Store
 from gateway.store.updates import Update, UpdateChange, UpdateState
 
@@ -59,7 +59,8 @@ async def reject(store: Store, wanted: str, *, actor: str, reason: str) -> Updat
     """Refuse a waiting request; the partner is told `reason`. Raises `NotFound`, `NotPossible`, `ConfigError`."""
     shown = await find(store, wanted)
     _check_waits(shown.row)
-    return await _decide(store, shown.row, "REFUSED", "update.refused", actor=actor, reason=reason, code=NOT_APPROVED[0])
+    code = NOT_APPROVED[0]
+    return await _decide(store, shown.row, "REFUSED", "update.refused", actor=actor, reason=reason, code=code)
 
 
 async def _decide(
@@ -88,5 +89,6 @@ def _check_fingerprints(row: Update, given: tuple[str, ...]) -> None:
         if not any(known.startswith(text) for known in row.certificates):
             raise ConfigError("is none of the new certificates", key="--fingerprint",
                               hint="then it is not the one the partner told you of: reject the request")  # fmt: skip
-    if not all(any(known.startswith(text) for text in plain) for known in set(row.certificates)):
-        raise ConfigError(f"{len(set(row.certificates))} new certificates, each wants its fingerprint", key="--fingerprint")
+    wanted = set(row.certificates)
+    if not all(any(known.startswith(text) for text in plain) for known in wanted):
+        raise ConfigError(f"{len(wanted)} new certificates, each wants its fingerprint", key="--fingerprint")

@@ -65,7 +65,10 @@ def judge(
     request: UpdateRequest, party: Party, *, pmodes: PModeSet, names: Sequence[str], carried: AgreementRef | None,
     now: datetime, allow: Trust,
 ) -> Verdict:  # fmt: skip
-    """What is to be done with a request of `party`. `carried` is the AgreementRef of the message. Raises `UpdateRefused`."""
+    """What is to be done with a request of `party`. `carried` is the AgreementRef of the message.
+
+    Raises `UpdateRefused`.
+    """
     _check_names(request, names, carried)
     if request.updated.value == request.current.value or request.updated.value in names:
         raise UpdateRefused(IDENTIFIER_IN_USE, "the updated agreement needs a name that none had before")
@@ -143,7 +146,8 @@ def _check_usable(update: CertificateUpdate, use: Use, request: UpdateRequest, n
         raise UpdateRefused(INVALID_REQUEST, "the new certificate is the one it replaces", about=update.id)
     try:
         begins, _ = validity(der)
-        check_certificate(der, use=use, now=max(now, min(begins, request.activate_by or now)), allow=allow, by_path=True)
+        at = max(now, min(begins, request.activate_by or now))
+        check_certificate(der, use=use, now=at, allow=allow, by_path=True)
     except CertificateRefused as refused:
         raise UpdateRefused(CERTIFICATE_REJECTED, f"{refused.reason}: {refused}", about=update.id) from None
 

@@ -9,7 +9,7 @@ from gateway.as4 import ns
 from gateway.as4.units import AgreementRef, Receipt
 from gateway.as4.updates.documents import CertificateDigest, CertificateUpdate, UpdateException, UpdateResponse
 from gateway.operate.updates import deciding
-from tests.peer import Authority
+from tests.peer import Authority, Keys
 
 from .updates_world import AGREEMENT, ask, partner, renewed, request, run, settle, updates_world
 
@@ -112,7 +112,7 @@ async def test_whoever_approves_names_the_fingerprint_and_himself(tmp_path):
         assert audit["update.approved"].actor == "ann@lv" == audit["update.taken"].actor
         assert audit["update.approved"].detail["certificates_sha256"] == list(row.certificates)
         assert "subject" in audit["update.approved"].detail["waited_for"]
-        assert audit["agreements.activated"].detail["next_sign_sha256"] == row.certificates[0]
+        assert audit["agreements.proposed"].detail["next_sign_sha256"] == row.certificates[0]
 
 
 async def test_where_the_agreement_says_operator_every_request_waits(tmp_path):
@@ -191,10 +191,20 @@ async def test_a_certificate_that_begins_with_the_activation_is_taken(tmp_path):
         assert [r.state for r in await rows(w)] == ["TAKEN"] and partner(await settle(w)).next == later
 
 
+ORDERS = """
+[[exchanges]]
+action = "Order"
+service = "urn:orders"
+from_role = "urn:buyer"
+to_role = "urn:seller"
+properties = ["originalSender", "finalRecipient"]
+"""
+
+
 async def test_all_or_none(tmp_path):
     """Two updates, one of which cannot be: nothing is staged."""
-    async with updates_world(tmp_path, profile="oots/2.0", suite="ed25519") as w:
-        from tests.peer import Keys
+    async with updates_world(tmp_path, profile="edelivery-as4/2.0", suite="ed25519", more=ORDERS) as w:
+        w.peer.profile = "edelivery-as4/2.0"
 
         new = Keys.make("AP_EE_01", "ed25519", w.authority)
         both = (CertificateUpdate("s", CertificateDigest.of(w.peer.keys.signing), (new.signing, w.authority.certificate)),
@@ -222,7 +232,7 @@ async def test_what_cannot_be_read_is_receipted_and_put_aside(tmp_path):
             _, answer = await ask(w, octets)
             assert isinstance(answer.unit, Receipt)
         await ask(w, request(w, renewed(w).signing), action=ns.UPDATE_CONFIRMED)
-        assert await rows(w) == [] and w.answers == [] and await w.store.backlog() == {"deliver.DONE": 5}
+        assert await rows(w) == [] and w.answers == [] and await w.store.backlog() == {}
         kinds = [e.kind for e in await w.store.audit_entries(limit=100)]
         assert kinds.count("update.unusable") == 5
 

@@ -73,7 +73,7 @@ async def run(w):
     for _ in range(8):
         for job in await w.store.claim("deliver", queues=("agreement-update",), worker="test", limit=10, lease=60):
             await w.gateway._workers._deliver(job)
-        done = await w.desk.work()
+        done = await w.desk.work.round()
         await w.send_due()
         if not done:
             return
