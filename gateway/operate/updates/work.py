@@ -47,11 +47,11 @@ from gateway.store.api import AuditEntry, Direction, Message
 from gateway.store.updates import Update, UpdateChange, UpdateState
 
 #: Longer than a step takes. Staging waits for every process; two that stage the same do no harm.
-LEASE = 60.0
+LEASE = 20.0
 #: Rows claimed in one round.
 ROUND = 8
 #: Seconds until we look again whether our request was receipted.
-LOOK = 10.0
+LOOK = 5.0
 #: Seconds until something is tried again that failed for reasons of the day, times the attempt; and how often.
 AGAIN, TRIES = 15.0, 40
 
