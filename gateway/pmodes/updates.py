@@ -24,6 +24,8 @@ from gateway.pmodes.layers import Made
 BACKEND = "agreement-update"
 #: A document is no larger than this; see `as4.updates.reading`.
 MAX_DOCUMENT = 256 << 10
+#: Terms that are those of every such leg, whatever the exchanges have.
+OWN_TERMS = frozenset({"properties", "closed_properties", "retry", "rules", "backend", "max_message", "max_part"})
 #: (request, its two answers)
 _EXCHANGES = (
     (ns.UPDATE_ACTION, (ns.UPDATE_CONFIRMED, ns.UPDATE_REJECTED)),

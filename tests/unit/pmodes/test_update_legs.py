@@ -101,3 +101,15 @@ def test_any_party_has_none():
     more = '[parties.all]\ntype = "urn:y"\nany = true\ntrust = { anchors = "ee.pem" }\nupdates = { agreement = "x" }\n'
     with pytest.raises(ConfigError, match="one party"):
         made(more)
+
+
+def test_values_say_where_they_come_from():
+    from gateway.pmodes.origin import Explained
+
+    pem = to_pem(pki.Ca.root().leaf("AP_EE_01"))
+    files = Bundle(("a.toml",), {"a.toml": FILE.format(more=UPDATES, top='compress = false\nmax_part = "1MiB"').encode(), "ee.pem": pem})
+    found = Explained(files)
+    leg = next(leg for leg in found.pmodes.legs if leg.is_update)
+    origins = {value.name: value.origin.layer for value in found.values(leg)}
+    assert {origins[n] for n in ("action", "from_role", "mep", "backend", "max_part", "retry.first")} == {"agreement update"}
+    assert origins["compress"] == "file" and origins["to_party"] == "party"
