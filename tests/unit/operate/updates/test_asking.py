@@ -19,9 +19,7 @@ from gateway.as4.updates.documents import (
 )
 from gateway.errors import NotFound, NotPossible
 from gateway.operate.updates import asking
-from tests.peer import Keys
-
-from .updates_world import AGREEMENT, ask, partner, renewed, request, run, settle, updates_world
+from tests.updating import AGREEMENT, ask, partner, renewed, request, run, settle, updates_world
 
 UTC = datetime.UTC
 
@@ -31,7 +29,7 @@ def now():
 
 
 async def prepared(w, **more):
-    new = Keys.make("AP_LV_01", "rsa", w.authority)
+    new = renewed(w, name="AP_LV_01")
     renewal = asking.Renewal(replaces=w.keys.signing, certificate=new.signing, chain=(w.authority.certificate,))
     pmodes = await settle(w)
     return await asking.ask(w.store, pmodes, "AP_EE_01", [renewal], host="lv.example", actor="ann@lv", now=now(), **more), new

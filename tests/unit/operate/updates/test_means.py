@@ -8,10 +8,8 @@ from msgspec import Struct
 from gateway.errors import NotPossible
 from gateway.operate.updates import own
 from gateway.operate.updates.means import ByAgreementUpdate
-from tests.peer import Keys
+from tests.updating import partner, renewed, run, settle, updates_world
 from tests.world import to_pem
-
-from .updates_world import partner, run, settle, updates_world
 
 UTC = datetime.UTC
 
@@ -34,7 +32,7 @@ async def test_a_partner_with_updates_is_asked(tmp_path):
         means = ByAgreementUpdate(w.store, pmodes, host="lv.example", actor="ann@lv")
         party = partner(pmodes)
         assert means.reaches(party) and not means.reaches(pmodes.selves[0])
-        new = Keys.make("AP_LV_01", "rsa", w.authority).signing
+        new = renewed(w, name="AP_LV_01").signing
         begins = datetime.datetime.now(UTC).replace(microsecond=0) + datetime.timedelta(days=9)
         keys = (NextKey(("sign", "decrypt"), new, (w.authority.certificate,), w.keys.signing),
                 NextKey(("tls-server",), b"tls", (), b"old"))
@@ -53,7 +51,7 @@ async def test_what_a_new_certificate_replaces_is_found_by_its_use(tmp_path):
     async with updates_world(tmp_path) as w:
         rooms, pmodes = w.gateway._rooms, await settle(w)
         common = {"config": rooms.config, "now": datetime.datetime.now(UTC)}
-        new = Keys.make("AP_LV_01", "rsa", w.authority).signing
+        new = renewed(w, name="AP_LV_01").signing
         [found] = own.renewals([to_pem(w.authority.certificate) + to_pem(new)], pmodes, rooms.keyring.value, "AP_EE_01", **common)
         assert (found.certificate, found.replaces, found.chain) == (new, w.keys.signing, (w.authority.certificate,))
         for octets, error in ((to_pem(w.keys.signing), ConfigError), (to_pem(w.authority.certificate), CertificateRefused),

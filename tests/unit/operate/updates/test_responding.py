@@ -10,8 +10,7 @@ from gateway.as4.units import AgreementRef, Receipt
 from gateway.as4.updates.documents import CertificateDigest, CertificateUpdate, UpdateException, UpdateResponse
 from gateway.operate.updates import deciding
 from tests.peer import Authority, Keys
-
-from .updates_world import AGREEMENT, ask, partner, renewed, request, run, settle, updates_world
+from tests.updating import AGREEMENT, ask, partner, renewed, request, run, settle, updates_world
 
 UTC = datetime.UTC
 
@@ -252,7 +251,7 @@ async def test_the_same_request_twice_is_taken_once_and_answered_again(tmp_path)
         assert len(await rows(w)) == 1 and [type(said) for _, said in w.answers] == [UpdateResponse] * 2
         assert w.answers[0][1] == w.answers[1][1] and w.answers[1][0].ref_to_message_id == second.message.message_id
         assert (await w.store.active_agreements()).number == 2
-        other = request(w, renewed(w).signing, id=document.id)  # another document under the same id
+        other = request(w, renewed(w, number=1).signing, id=document.id)  # another document under the same id
         await ask(w, other)
         assert len(await rows(w)) == 1 and len(w.answers) == 2
 
@@ -316,3 +315,18 @@ from gateway.as4.units import Service  # noqa: E402
 
 HEADER = {"service": Service(ns.UPDATE_SERVICE), "action": ns.UPDATE_ACTION, "properties": (),
           "from_role": ns.ROLE_INITIATOR, "to_role": ns.ROLE_RESPONDER}
+
+
+async def test_nobody_else_can_have_what_is_for_the_gateway(tmp_path):
+    from gateway import app
+    from gateway.config import Config
+    from gateway.errors import ConfigError
+    from gateway.operate import backends
+
+    async with updates_world(tmp_path) as w:
+        with pytest.raises(ConfigError, match="the gateway itself"):
+            await backends.create(w.store, "spy", "agreement-update")
+    path = tmp_path / "other.toml"
+    path.write_text('[backends.agreement-update]\nkind = "filesystem"\nfolder = "x"\n')
+    with pytest.raises(ConfigError, match="own consumer"):
+        app._backends(Config.load(path, environ={}), None)

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import uuid
 
 import msgspec
@@ -39,10 +40,15 @@ async def updates_world(folder, *, approve="auto", suite="rsa", more="", **optio
         yield w
 
 
-def renewed(w, **changes) -> Keys:
-    """New keys of the peer, certified as a renewal by its CA; `authority` and `name` make it something else."""
-    authority = changes.pop("authority", w.authority)
-    return Keys.make(changes.pop("name", "AP_EE_01"), "rsa", authority)
+def renewed(w, *, name: str = "AP_EE_01", authority=None, number: int = 0) -> Keys:
+    """New keys of the peer, certified as a renewal by its CA; `authority` and `name` make it something else. Made once
+    a run for each `number`."""
+    return _renewed(name, authority or w.authority, number)
+
+
+@functools.cache
+def _renewed(name, authority, _number) -> Keys:
+    return Keys.make(name, "rsa", authority)
 
 
 def request(w, new: bytes, **changes) -> UpdateRequest:
