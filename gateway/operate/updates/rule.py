@@ -91,15 +91,14 @@ def judge(
 
 
 def judge_termination(
-    request: TerminationRequest, party: Party, *, names: Sequence[str], followed: Collection[str],
-    carried: AgreementRef | None, now: datetime,
-) -> Verdict:  # fmt: skip
+    request: TerminationRequest, party: Party, *, names: Sequence[str], followed: Collection[str], now: datetime
+) -> Verdict:
     """What is to be done with the end of an agreement. `followed` are names after which there is an updated one.
 
-    Nothing is taken out of the agreements by it: the last agreement with a partner never ends because a message
-    says so. Raises `UpdateRefused`.
+    It may come under any agreement: the old one is often not spoken any more. Nothing is taken out of the
+    agreements by it: the last one with a partner never ends because a message says so. Raises `UpdateRefused`.
     """
-    _check_names(request, names, carried)
+    _check_names(request, names)
     _check_answerable(request, now)
     if request.current.value not in followed:
         raise UpdateRefused(INVALID_REQUEST, "no updated agreement follows this one")
@@ -107,7 +106,7 @@ def judge_termination(
     return Verdict(reasons=() if auto else ("the agreement lets an operator decide",))
 
 
-def _check_names(request: Request, names: Sequence[str], carried: AgreementRef | None) -> None:
+def _check_names(request: Request, names: Sequence[str], carried: AgreementRef | None = None) -> None:
     if carried is not None and carried.value != request.current.value:
         raise UpdateRefused(INVALID_REQUEST, "the AgreementRef of the message is not the CurrentAgreementIdentifier")
     if request.current.value not in names:

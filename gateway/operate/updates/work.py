@@ -132,7 +132,7 @@ class UpdateWork:
         request, now = read(row.document), self._rooms.clock.now()
         if isinstance(request, TerminationRequest):
             followed = [u.current for u in kept if u.kind == "update"]
-            return judge_termination(request, party, names=names, followed=followed, carried=carried, now=now)
+            return judge_termination(request, party, names=names, followed=followed, now=now)
         return judge(
             request, party, pmodes=agreements.pmodes, names=names, carried=carried, now=now,
             allow=self._rooms.config.trust,
