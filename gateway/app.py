@@ -37,6 +37,7 @@ from gateway.msh.pull import Puller
 from gateway.msh.receive import Receiver
 from gateway.msh.refusals import Refusals
 from gateway.msh.revisions import Revisions
+from gateway.msh.revocations import Revocations
 from gateway.msh.rooms import Agreements, Cell, Cpu, Rooms
 from gateway.msh.send import Sender
 from gateway.msh.sightings import Sightings
@@ -46,6 +47,7 @@ from gateway.msh.submit import Submitter
 from gateway.msh.workers import Workers
 from gateway.operate import agreements as agreement_verbs
 from gateway.operate.lint import backends_of, findings
+from gateway.operate.partner_certificates import known_issuers
 from gateway.operate.ping import OneRevision
 from gateway.operate.updates.desk import UpdateDesk
 from gateway.operate.updates.staging import Stager
@@ -166,6 +168,7 @@ class Gateway:
         self._tasks = [
             asyncio.create_task(keep_house(self._rooms), name="house"),
             asyncio.create_task(self._rooms.revisions.keep(), name="agreements"),
+            asyncio.create_task(self._rooms.revocations.keep(), name="revocations"),
             *(asyncio.create_task(backend.run(), name=backend.name) for backend in own),
         ]
 
@@ -191,6 +194,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._rooms.revisions.leave()
+        await self._rooms.revocations.close()
         await self._rooms.client.close()
         self._rooms.cpu.close()
         await self._rooms.store.close()
@@ -247,6 +251,13 @@ class Gateway:
         """A process that cannot serve the active revision takes no messages under the one before."""
         revisions = self._rooms.revisions
         return "agreements", revisions.trouble is None, revisions.trouble or f"revision {revisions.number}"
+
+
+def _revocations(config: Config, store: Store, client: Client, cpu: Cpu, clock: SystemClock) -> Revocations:
+    """Who asks whether certificates were revoked. Raises `ConfigError`."""
+    return Revocations(
+        config.revocation, store, client, cpu, clock, allow=config.trust, issuers=known_issuers(config)
+    )  # fmt: skip
 
 
 def _finder(client: Client, paths: Paths, clock: SystemClock, config: Config, cpu: Cpu):
@@ -360,7 +371,8 @@ async def build(
         read_keyring=partial(load_keyring, config), base=base_of(config), node=config.node.name, place=metrics.place(),
     )  # fmt: skip
     client = Client(egress, tls=partial(_partner_tls, config))
-    paths = Paths(config.trust, clock)
+    revocations = _revocations(config, store, client, cpu, clock)
+    paths = Paths(config.trust, clock, revocations.hook)
     rooms = Rooms(
         config=config,
         store=store,
@@ -377,6 +389,7 @@ async def build(
             partial(_finder, client, paths, clock, config, cpu), paths, store, config.node.name
         ),
         sightings=Sightings(store, agreements, clock, config.node.name, config.trust),
+        revocations=revocations,
     )
     spool = Path(config.data.folder) / "spool"
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -390,7 +403,10 @@ async def build(
     submitter = Submitter(rooms)
     door = Door(rooms, submitter, egress, spools)
     backends = _backends(config, door)
-    stager = Stager(store, config, lint=lambda files: lint_pmodes(config, path=files), look=revisions.look)
+    stager = Stager(
+        store, config, lint=lambda files: lint_pmodes(config, path=files), files=partial(load_bundle, config),
+        look=revisions.look,
+    )  # fmt: skip
     backends[UPDATES] = UpdateDesk(rooms, UpdateWork(rooms, submitter, stager))
     await revisions.begin(partial(load_bundle, config))
     workers = Workers(rooms, sender, holder, puller, backends)
@@ -410,7 +426,9 @@ def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts) -> Rooms:
     client = Client(
         EgressPolicy(allow_networks=config.egress.allow_networks), tls=partial(_partner_tls, config), timeouts=timeouts
     )
-    paths, store = Paths(config.trust, clock), MemoryStore(clock)
+    store = MemoryStore(clock)
+    revocations = _revocations(config, store, client, cpu, clock)
+    paths = Paths(config.trust, clock, revocations.hook)
     finder = partial(_finder, client, paths, clock, config, cpu)
     return Rooms(
         config=config,
@@ -426,6 +444,7 @@ def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts) -> Rooms:
         paths=paths,
         partners=Partners(finder, paths, store, config.node.name),
         sightings=Sightings(store, agreements, clock, config.node.name, config.trust),
+        revocations=revocations,
     )
 
 

@@ -361,7 +361,9 @@ EBMS_ERRORS: dict[str, type[EbmsError]] = {
 
 
 class PeerAnswered(GatewayError):
-    """The peer answered with an error signal."""
+    """The peer answered with an error signal. `opened` is the signed one: a `gateway.as4.inbound.Opened`."""
+
+    opened: object = None
 
     def __init__(self, code: str, detail: str, *, authenticated: bool) -> None:
         super().__init__(detail)

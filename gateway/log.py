@@ -63,6 +63,8 @@ EVENTS: dict[str, str] = {
     "certificate.next_used": "a partner signs with its next certificate for the first time; it can be promoted",
     "certificate.quarantined": "who claims to be a partner signs with a certificate nobody pinned; decide on it",
     "certificate.quarantine_full": "another such certificate was not kept: there is no room; decide on those that wait",
+    "certificate.revoked": "its issuer has revoked a certificate of a partner; what is signed with it is refused",
+    "revocation.unavailable": "nobody says whether a certificate was revoked; `policy` says what that means",
     "error.late": "an error signal came for a message that was already settled or waiting",
     "message.handed_out": "a partner has pulled the message; its receipt is waited for",
     "pull.repeated": "a PullRequest came a second time and was given nothing",

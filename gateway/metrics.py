@@ -64,6 +64,9 @@ WEBHOOKS = Metric("gateway_webhook_deliveries", "counter", ("backend", "outcome"
 PULLS = Metric(
     "gateway_pulls", "counter", ("side", "party", "outcome"), "PullRequests, held for them or fetched by us."
 )
+REVOCATION = Metric(
+    "gateway_revocation_checks", "counter", ("result",), "Certificates judged, by what their issuers say of them."
+)
 QUEUE = Metric("gateway_queue_depth", "gauge", ("queue", "state"), "Jobs in the queue; the same on every node.")
 RESTARTS = Metric("gateway_worker_restarts", "counter", (), "Worker processes that died or hung and were replaced.")
 AGREEMENTS = Metric(
@@ -72,8 +75,8 @@ AGREEMENTS = Metric(
 BUILD = Metric("gateway_build_info", "gauge", ("version", "python"), "Always 1; the labels say what runs.")
 METRICS = {
     m.name: m
-    for m in (MESSAGES, DURATION, STAGE, RETRIES, DUPLICATES, ERRORS, PAYLOAD, RECEIPTS, WEBHOOKS, PULLS, QUEUE,
-              RESTARTS, AGREEMENTS, BUILD)
+    for m in (MESSAGES, DURATION, STAGE, RETRIES, DUPLICATES, ERRORS, PAYLOAD, RECEIPTS, WEBHOOKS, PULLS, REVOCATION,
+              QUEUE, RESTARTS, AGREEMENTS, BUILD)
 }  # fmt: skip
 
 #: Doubles in a file. 100 partners with 4 actions and 4 outcomes take 1,600; 256 KiB is nothing.
@@ -234,6 +237,11 @@ def receipt(result: str) -> None:
 def webhook(backend: str, outcome: str) -> None:
     """A notification was delivered or failed."""
     _count(WEBHOOKS, (backend, outcome))
+
+
+def revocation(result: str) -> None:
+    """A certificate was judged: good, revoked, unknown, no answer."""
+    _count(REVOCATION, (result,))
 
 
 def place() -> str:

@@ -81,8 +81,8 @@ Choose = Callable[[MessageUnit], Terms]
 #: Checks a pinned DER certificate (validity, usage); raises `CertificateRefused`.
 Trust = Callable[[bytes], None]
 #: Checks a DER certificate that is not pinned, with those carried beside it, by a rule: its path,
-#: and that it is the party's. Raises `CertificateRefused`.
-Vouch = Callable[[bytes, tuple[bytes, ...], Voucher], None]
+#: and that it is the party's. Gives the path; raises `CertificateRefused`.
+Vouch = Callable[[bytes, tuple[bytes, ...], Voucher], tuple[bytes, ...]]
 
 
 class Opened(Struct, frozen=True):
@@ -90,7 +90,8 @@ class Opened(Struct, frozen=True):
 
     `references` are all of the signature in its order, `promised` those of the parts by
     Content-ID: what the parts must still meet. `envelope` are the octets as received.
-    `voucher` is the rule that accepted the signer; None for a pinned one.
+    `voucher` is the rule that accepted the signer, None for a pinned one; `path` the certificates from the
+    signer to the anchor of that rule.
     """
 
     unit: MessageUnit
@@ -101,6 +102,7 @@ class Opened(Struct, frozen=True):
     encrypted_parts: dict[str, EncryptedPart]
     envelope: bytes
     voucher: Voucher | None = None
+    path: tuple[bytes, ...] = ()
 
 
 class Unauthenticated(Struct, frozen=True):
@@ -141,7 +143,7 @@ def open_envelope(
 
     reference = read_key_info(signature.key_info, header.element, envelope.ids, bare=False)
     try:
-        signer, voucher = _signer(reference, terms, trust, vouch)
+        signer, voucher, path = _signer(reference, terms, trust, vouch)
     except FailedAuthentication as refused:
         certificate = reference.certificate
         if strangers and certificate and certificate not in terms.signers and reference.names(certificate):
@@ -153,7 +155,7 @@ def open_envelope(
     references, parts, encrypted_key, encrypted_parts = _check_signed(
         envelope, header, signature, signer, cids, terms.profile
     )
-    return Opened(unit, signer, references, parts, encrypted_key, encrypted_parts, octets, voucher)
+    return Opened(unit, signer, references, parts, encrypted_key, encrypted_parts, octets, voucher, path)
 
 
 def _check_signed(
@@ -190,8 +192,8 @@ def _cids(unit: MessageUnit) -> frozenset[str]:
 
 def _signer(
     reference: KeyReference, terms: Terms, trust: Trust, vouch: Vouch | None
-) -> tuple[bytes, Voucher | None]:
-    """The certificate that the signature names, and who vouched for it. Raises `FailedAuthentication`.
+) -> tuple[bytes, Voucher | None, tuple[bytes, ...]]:
+    """The certificate that the signature names, who vouched for it, and its path. Raises `FailedAuthentication`.
 
     A certificate in the message counts only when it is byte for byte one of the pinned signers;
     other names are looked up among them and nowhere else [threats 1.1 step 6, F01, F10]. Where
@@ -206,16 +208,16 @@ def _signer(
         except CertificateRefused as error:
             refused = f"the signer's certificate is refused: {error}"
             continue
-        return certificate, None
+        return certificate, None, ()
     certificate = reference.certificate
     if vouch is not None and terms.vouchers and not pinned and certificate and reference.names(certificate):
         for voucher in terms.vouchers:
             try:
-                vouch(certificate, reference.chain, voucher)
+                path = vouch(certificate, reference.chain, voucher)
             except CertificateRefused as error:
                 refused = f"the signer's certificate is refused: {error}"
                 continue
-            return certificate, voucher
+            return certificate, voucher, path
     raise FailedAuthentication(refused)
 
 

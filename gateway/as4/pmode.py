@@ -52,6 +52,11 @@ class PropertyRule(Struct, frozen=True, forbid_unknown_fields=True):
 PartyField = Literal["CN", "organizationIdentifier", "serialNumber", "SAN-URI", "SAN-DNS", "none"]
 
 
+#: What it means that nobody answers whether a certificate was revoked: it is refused, it is accepted for a
+#: while, or nobody is asked.
+Revocation = Literal["hard", "soft", "off"]
+
+
 class PathTrust(Struct, frozen=True):
     """PMode[].Security.X509.Signature.Certificate as trust anchors: any certificate with a path to one [as4 4.9].
 
@@ -60,7 +65,8 @@ class PathTrust(Struct, frozen=True):
     path must be valid for at least one; without them any policy will do. `party_id` says which
     name in the certificate must be equal to the party id, octet by octet. `subject` are further
     demands: each attribute named must be in the subject once, with the text or, between
-    slashes, a match of the whole regular expression.
+    slashes, a match of the whole regular expression. `revocation` says what happens when nobody answers
+    whether a certificate was revoked; None: what the configuration says.
     """
 
     anchors: tuple[bytes, ...]
@@ -68,6 +74,7 @@ class PathTrust(Struct, frozen=True):
     policies: tuple[str, ...] = ()
     party_id: PartyField = "CN"
     subject: tuple[tuple[str, str], ...] = ()
+    revocation: Revocation | None = None
 
 
 class Identifier(Struct, frozen=True):
@@ -147,6 +154,8 @@ class Party(Struct, frozen=True):
     next: bytes | None = None
     previous: bytes | None = None
     next_encryption: bytes | None = None
+    #: The same for its pinned certificates.
+    revocation: Revocation | None = None
     updates: Updates | None = None
 
 

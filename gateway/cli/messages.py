@@ -45,8 +45,12 @@ def show(message, as_json, config):
     """One message: header, parts, state, error. MESSAGE is an id, a MessageId or a prefix of either."""
     from gateway.operate import messages
 
-    found = on_store(config, lambda store: messages.one(store, message))
-    facts = _details(found)
+    async def look(store):
+        found = await messages.one(store, message)
+        return found, await messages.signer(store, found)
+
+    found, signer = on_store(config, look)
+    facts = _details(found) | {"signer": _signer(signer)}
     if as_json:
         show_json(facts)
         return
@@ -164,6 +168,17 @@ def _details(message) -> dict:
             for p in message.parts
         ],
     }
+
+
+def _signer(signer) -> dict | None:
+    """Who signed it, and what the issuer of the certificate says of it by now."""
+    from gateway.cli.parties_certs import revocation_text
+    from gateway.log import printable
+
+    if signer is None:
+        return None
+    said = revocation_text([signer.revocation] if signer.revocation else [])
+    return {"subject": printable(signer.subject, 400), "sha256": signer.sha256, "revocation": said or "not asked"}
 
 
 def _document(facts: dict | None) -> dict | None:

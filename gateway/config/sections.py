@@ -308,6 +308,47 @@ class Trust(Struct, frozen=True):
     sha1_signatures: bool = False
 
 
+Policy = Literal["hard", "soft", "off"]
+
+
+class Revocation(Struct, frozen=True, kw_only=True):
+    """Whether the issuer of a partner's certificate has revoked it: asked by OCSP, then by CRL, where it names them.
+
+    `hard`: without an answer the certificate is refused. `soft`: it is accepted for `grace`, with a warning, and
+    refused then; one that names nobody to ask is accepted. `off`: nobody is asked. What is revoked is refused by
+    both; so is what the issuer does not know. An agreement may say otherwise for a party (`revocation`) or a rule of
+    trust (`trust.revocation`). Whoever is asked is reached at public addresses, or in `egress.allow_networks`.
+
+    paths: For certificates that are trusted by path.
+    pinned: For certificates that agreements pin. Their issuers must be known: by `issuers`, or by the party's `trust`.
+    issuers: PEM file with CAs that issue pinned certificates.
+    timeout: Time for one answer.
+    deadline: Time for all questions about one message; who has not answered by then has not answered.
+    refresh: How long an answer is used without asking again; never longer than it says itself.
+    retry: How long after a failure somebody is asked again.
+    grace: How long `soft` goes on without an answer.
+    max_crl: Largest list that is taken.
+    """
+
+    paths: Policy = "soft"
+    pinned: Policy = "off"
+    issuers: Path | None = None
+    timeout: Duration = Duration(5)
+    deadline: Duration = Duration(10)
+    refresh: Duration = Duration(3600)
+    retry: Duration = Duration(60)
+    grace: Duration = Duration(86_400)
+    max_crl: Size = Size(20 << 20)
+
+    def __post_init__(self) -> None:
+        for name, most in (("timeout", 60), ("deadline", 120), ("refresh", 86_400), ("retry", 3600)):
+            if not 0 < getattr(self, name) <= most:
+                raise ValueError(f"{name}: expected a positive time of at most {most} seconds")
+        if not 0 <= self.grace <= 30 * 86_400:
+            raise ValueError("grace: expected at most 30 days")
+        _between(self.max_crl, 1 << 10, 100 << 20, "max_crl")
+
+
 class Limits(Struct, frozen=True):
     """What one message or one partner may take. An agreement may lower those of messages.
 
@@ -431,6 +472,7 @@ class Config(Struct, frozen=True, kw_only=True):
     workers: Workers = Workers()
     keys: Keys = Keys()
     trust: Trust = Trust()
+    revocation: Revocation = Revocation()
     limits: Limits = Limits()
     retention: Retention = Retention()
     egress: Egress = Egress()

@@ -148,6 +148,7 @@ class Holder:
                 raise SendFailed("the agreement this message was submitted under is gone", temporary=False)
             if message.deadline and message.deadline <= self._rooms.clock.now():
                 raise SendFailed("the deadline of the message has passed", temporary=False)
+            await self._sender.check_recipient(message, leg)
             wire = self._sender.secured(message, leg)
         except GatewayError as error:
             code, detail, final, _ = classify(error)

@@ -13,6 +13,10 @@ from gateway.msh.rooms import Rooms
 INTERVAL = 30.0
 #: What webhooks were told can be looked at, and sent again, for a week; what was given up for a month.
 DELIVERED_NOTICES, PARKED_NOTICES = 7 * 86_400.0, 30 * 86_400.0
+#: A certificate in quarantine that is not seen any more is forgotten, a decision on one a year after it was met last.
+STRANGERS, DECISIONS = 90 * 86_400.0, 365 * 86_400.0
+#: What an issuer said of a certificate that nobody shows any more.
+REVOCATIONS = 30 * 86_400.0
 #: Of one webhook; ten times as many of those that were given up.
 KEPT_NOTICES = 1000
 
@@ -31,6 +35,8 @@ async def keep_house(rooms: Rooms) -> None:
             await rooms.store.prune_notices(
                 delivered_before=DELIVERED_NOTICES, parked_before=PARKED_NOTICES, keep=KEPT_NOTICES
             )
+            await rooms.store.prune_strangers(waiting_before=STRANGERS, decided_before=DECISIONS)
+            await rooms.store.prune_revocations(tried_before=REVOCATIONS)
             metrics.backlog(await rooms.store.backlog())
         except StoreUnavailable as error:
             log.event("store.unavailable", level="error", reason=str(error))

@@ -63,11 +63,13 @@ def judge(
     if isinstance(unit, Error):
         _about(unit.about, message_id)
         fault = unit.errors[0]
-        raise PeerAnswered(
+        answered = PeerAnswered(
             fault.code,
             "; ".join(filter(None, (fault.short_description, fault.description, fault.detail)))[:1024],
             authenticated=not isinstance(opened, Unauthenticated),
         )
+        answered.opened = None if isinstance(opened, Unauthenticated) else opened
+        raise answered
     if not isinstance(unit, Receipt):
         raise InvalidReceipt("the answer is neither a receipt nor an error")
     if isinstance(opened, Unauthenticated):

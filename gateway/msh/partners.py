@@ -68,19 +68,19 @@ class Paths:
     def check(
         self, certificate: bytes, carried: Sequence[bytes], trust: PathTrust, *, use: Use = "sign",
         party_id: str | None = None, now: datetime | None = None,
-    ) -> None:  # fmt: skip
-        """A certificate that `trust` accepts, as that of `party_id`. Raises `CertificateRefused`."""
-        vouch(
+    ) -> tuple[bytes, ...]:  # fmt: skip
+        """The path of a certificate that `trust` accepts, as that of `party_id`. Raises `CertificateRefused`."""
+        return vouch(
             certificate, carried, trust, use=use, now=now or self._clock.now(), party_id=party_id, allow=self._allow,
             revocation=self._revocation,
         )  # fmt: skip
 
-    def voucher(self, now: datetime) -> Callable[[bytes, tuple[bytes, ...], Voucher], None]:
+    def voucher(self, now: datetime) -> Callable[[bytes, tuple[bytes, ...], Voucher], tuple[bytes, ...]]:
         """A `Vouch` callback at `now`."""
 
-        def judge(certificate: bytes, carried: tuple[bytes, ...], voucher: Voucher) -> None:
+        def judge(certificate: bytes, carried: tuple[bytes, ...], voucher: Voucher) -> tuple[bytes, ...]:
             party_id = voucher.party_id and voucher.party_id.value
-            self.check(certificate, carried, voucher.trust, party_id=party_id, now=now)
+            return self.check(certificate, carried, voucher.trust, party_id=party_id, now=now)
 
         return judge
 

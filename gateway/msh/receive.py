@@ -8,8 +8,9 @@ decrypted, spooled or stored, and what is refused leaves nothing but one securit
 The receipt leaves only after the commit is durable.
 """
 
+import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
@@ -20,7 +21,7 @@ from gateway.as4 import ns, soap
 from gateway.as4.inbound import Opened, PartLimits, ProvenPart, Terms, Unauthenticated, open_envelope, prove
 from gateway.as4.mime import ContentIds, EnvelopeReady, MessageReader, MimeLimits, PartBegins, PartData, PartEnds
 from gateway.as4.outbound import secure_signal
-from gateway.as4.pmode import Leg
+from gateway.as4.pmode import Leg, Party
 from gateway.as4.policy import Accepted, accept
 from gateway.as4.profiles import PROFILES
 from gateway.as4.signals import error_for, receipt_for
@@ -28,6 +29,7 @@ from gateway.as4.units import Error, MessageUnit, PullRequest, Reference, UserMe
 from gateway.as4.wss.decrypt import unwrap_content_key
 from gateway.clock import milliseconds, new_message_id
 from gateway.errors import (
+    CertificateRefused,
     EbmsError,
     EmptyMessagePartitionChannel,
     FailedAuthentication,
@@ -152,6 +154,8 @@ class Receiver:
         opened = self._open(first, agreements, progress)
         if not isinstance(opened.unit, UserMessage):
             await _nothing_more(events)
+            with self._entered(hashlib.sha256(opened.signer).hexdigest()):
+                await self._check_revocation(opened, agreements)
             if isinstance(opened.unit, PullRequest):
                 return await self._hand_out(opened, agreements)
             with stage("store"):
@@ -210,6 +214,8 @@ class Receiver:
             await self._take(opened, progress.leg, events, agreements, steps)
             return Pulled("taken")
         await _nothing_more(events)
+        if isinstance(opened, Opened):
+            await self._check_revocation(opened, agreements)
         fault = opened.unit.errors[0]
         if fault.code == EmptyMessagePartitionChannel.code:
             # Unsigned it says no more than silence would; products leave it unsigned [as4 4.4].
@@ -225,14 +231,20 @@ class Receiver:
         message: UserMessage = opened.unit
         log.message_id.set(message.message_id)
         partner = party_key(message.from_party)
-        self._enter(partner)
-        try:
+        with self._entered(partner):
+            # Who waits for an answer about its certificate is counted with its partner: others have their room.
+            await self._check_revocation(opened, agreements, leg.from_party)
             with Spool(self._spools, partner) as spool:
                 with stage("read"):
                     await self._read_parts(events, opened, spool)
                 return await self._prove_and_store(opened, leg, spool, agreements, steps)
-        finally:
-            self._leave(partner)
+
+    async def _check_revocation(self, opened: Opened, agreements: Agreements, party: Party | None = None) -> None:
+        """The signer's certificate is not revoked, as far as its agreement asks. Raises `FailedAuthentication`."""
+        try:
+            await self._rooms.revocations.check_opened(opened, party or agreements.pinned.get(opened.signer))
+        except CertificateRefused as refused:
+            raise FailedAuthentication(f"the signer's certificate is refused: {refused}") from None
 
     # -- rung: Envelope → Opened ------------------------------------------------
 
@@ -480,6 +492,14 @@ class Receiver:
         )
 
     # -- bounds ---------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _entered(self, partner: str) -> Iterator[None]:
+        self._enter(partner)
+        try:
+            yield
+        finally:
+            self._leave(partner)
 
     def _enter(self, partner: str) -> None:
         busy = self._uploads.get(partner, 0)

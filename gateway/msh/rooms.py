@@ -25,6 +25,7 @@ from gateway.keys.trust import Use, check_certificate, validity
 from gateway.msh.channels import Channels
 from gateway.msh.channels import party_key as party_key
 from gateway.msh.partners import Partners, Paths
+from gateway.msh.revocations import Revocations
 from gateway.msh.sightings import Sightings
 from gateway.store.api import Store
 from gateway.transport.client import Client
@@ -55,8 +56,8 @@ class Agreements:
     #: Profiles we send under, and the pinned certificates of whom we send to: who may sign signals.
     profiles: frozenset[str] = field(init=False)
     signers: frozenset[bytes] = field(init=False)
-    #: The pinned certificates of all partners.
-    pinned: frozenset[bytes] = field(init=False)
+    #: Whose the pinned certificates are.
+    pinned: dict[bytes, Party] = field(init=False)
     #: The same for whom we trust by path; as which party is asked when the message is known.
     vouchers: tuple[Voucher, ...] = field(init=False)
 
@@ -64,7 +65,7 @@ class Agreements:
         ours = [leg for leg in self.pmodes.legs if self.pmodes.is_self(leg.from_party.party_id)]
         object.__setattr__(self, "profiles", frozenset(leg.profile for leg in ours))
         object.__setattr__(self, "signers", frozenset(c for leg in ours for c in leg.to_party.signing))
-        object.__setattr__(self, "pinned", frozenset(c for party in self.pmodes.parties for c in party.signing))
+        object.__setattr__(self, "pinned", {c: party for party in self.pmodes.parties for c in party.signing})
         rules = dict.fromkeys(leg.to_party.trust for leg in ours if leg.to_party.trust is not None)
         object.__setattr__(self, "vouchers", tuple(map(Voucher, rules)))
         object.__setattr__(self, "matcher", Matcher(self.pmodes))
@@ -109,6 +110,7 @@ class Rooms:
     paths: Paths
     partners: Partners
     sightings: Sightings
+    revocations: Revocations
     entropy: Callable[[int], bytes] = os.urandom
 
     #: Pinned certificates that were found usable, with the time they are valid for: all else that is

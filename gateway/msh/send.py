@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from gateway import log, metrics
+from gateway.as4.inbound import Opened
 from gateway.as4.outbound import Draft, OutboundPart, Wire, secure
 from gateway.as4.pmode import Leg
 from gateway.as4.profiles import PROFILES
@@ -31,6 +32,7 @@ from gateway.errors import (
     SendFailed,
     SubmissionRefused,
 )
+from gateway.keys.trust import Use
 from gateway.msh.outcome import FINAL_CODES, judge
 from gateway.msh.payloads import content
 from gateway.msh.rooms import INLINE_WORK, Agreements, Rooms
@@ -75,6 +77,7 @@ class Sender:
                 raise SendFailed("the deadline of the message has passed", temporary=False, stage="wait")
             if leg.to_party.pattern:
                 leg = await self._found(message, leg)
+            await self.check_recipient(message, leg)
             wire = self.secured(message, leg)
             before = await self._rooms.store.attempts(message.id) if message.attempts else ()
             earlier = [attempt.references for attempt in before]
@@ -135,6 +138,32 @@ class Sender:
                 leg, unit.properties, unit.to_party, named=named, fresh=message.attempts > 0
             )
 
+    async def check_recipient(self, message: Message, leg: Leg) -> None:
+        """The certificate we encrypt to is not revoked, as far as the policy asks. Raises `CertificateRefused`."""
+        recipient, revocations = leg.to_party.encryption if message.parts else None, self._rooms.revocations
+        if recipient is None:
+            return
+        if leg.discovery is None:
+            await revocations.check_of(recipient, leg.to_party)
+        else:
+            await revocations.check_path(self._path(recipient, leg, "encrypt"), leg.to_party.trust.revocation)
+
+    def _path(self, certificate: bytes, leg: Leg, use: Use) -> tuple[bytes, ...]:
+        """The path of a certificate of a party that was discovered. Raises `CertificateRefused`."""
+        party = leg.to_party
+        return self._rooms.paths.check(certificate, (), party.trust, use=use, party_id=party.party_id.value)
+
+    async def _check_signer(self, opened: Opened, leg: Leg) -> None:
+        """Who signed an answer holds a certificate that is not revoked. Raises `InvalidReceipt`."""
+        revocations = self._rooms.revocations
+        try:
+            if leg.discovery is None or opened.voucher is not None:
+                await revocations.check_opened(opened, leg.to_party)
+            else:
+                await revocations.check_path(self._path(opened.signer, leg, "sign"), leg.to_party.trust.revocation)
+        except CertificateRefused as refused:
+            raise InvalidReceipt(f"the signer's certificate is refused: {refused}") from None
+
     def secured(self, message: Message, leg: Leg) -> Wire:
         """Signed and with a content key for the recipient; no payload is read for it."""
         profile = PROFILES[leg.profile]
@@ -177,16 +206,22 @@ class Sender:
         point("OB12")
         with stage("receipt"):
             now = self._rooms.clock.now()
-            opened = judge(
-                answer,
-                leg=leg,
-                message_id=message.user_message.message_id,
-                signed=signed,
-                trust=self._rooms.check_signer(now)
-                if leg.discovery is None
-                else self._rooms.paths.signer(leg.to_party, now),
-                vouch=self._rooms.paths.voucher(now),
-            )
+            try:
+                opened = judge(
+                    answer,
+                    leg=leg,
+                    message_id=message.user_message.message_id,
+                    signed=signed,
+                    trust=self._rooms.check_signer(now)
+                    if leg.discovery is None
+                    else self._rooms.paths.signer(leg.to_party, now),
+                    vouch=self._rooms.paths.voucher(now),
+                )
+            except PeerAnswered as answered:
+                if answered.opened is not None:
+                    await self._check_signer(answered.opened, leg)
+                raise
+            await self._check_signer(opened, leg)
         point("OB13")
         if opened.voucher is None:
             await self._rooms.sightings.signed(leg.to_party, opened.signer)
@@ -301,6 +336,8 @@ def classify(error: Exception) -> tuple[str, str, bool, str]:
             return "EBMS:0005", f"the receiver cannot be discovered now: {error}", False, "discovery-failed"
         case DiscoveryFailed():
             return "EBMS:0010", f"the receiver cannot be discovered: {error}", True, "discovery-failed"
+        case CertificateRefused(reason="revocation-unknown"):
+            return "EBMS:0101", f"its encryption certificate cannot be used now: {error}", False, "certificate"
         case CertificateRefused():
             return "EBMS:0101", f"the partner's encryption certificate is refused: {error}", True, "certificate"
         case KeyUnavailable():

@@ -10,11 +10,9 @@ import ssl
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
 from cryptography import x509
-from msgspec import Struct
 
 from gateway.as4.pmode import PModeSet
 from gateway.as4.profiles import PROFILES
@@ -23,6 +21,8 @@ from gateway.errors import CertificateRefused, GatewayError, KeyUnavailable
 from gateway.keys.keyring import Keyring
 from gateway.keys.trust import check_certificate
 from gateway.operate import agreements
+from gateway.operate.doctor_certificates import certificate_checks
+from gateway.operate.doctor_check import Check
 from gateway.pmodes.bundle import Bundle
 from gateway.store.api import Store
 
@@ -31,18 +31,6 @@ EXPIRY_WARNING_DAYS = 30
 
 #: Backends that we go to; all others come to us.
 PUSHED = ("soap_push", "filesystem")
-
-Verdict = Literal["ok", "warn", "fail"]
-
-
-class Check(Struct, frozen=True):
-    """One finding. `fix` says what to do where the verdict is not ok."""
-
-    name: str
-    verdict: Verdict
-    text: str
-    fix: str = ""
-
 
 Loader = Callable[[], object]
 
@@ -89,7 +77,7 @@ async def examine(
         checks.extend(_our_keys(keyring, pmodes, config.trust))
     if pmodes:
         checks.extend(_partners(pmodes, config.trust))
-    checks.extend(await _store(open_store, load_bundle, routes(pmodes) if pmodes else {}, config))
+    checks.extend(await _store(open_store, load_bundle, pmodes or PModeSet(), config))
     checks.extend(_ports(config))
     checks.append(_folder(Path(config.data.folder)))
     if pmodes and not offline:
@@ -184,7 +172,7 @@ async def _consumers(store: Store, wanted: dict[str, tuple[str, ...]], config: C
 
 async def _store(
     open_store: Callable[[], Awaitable[Store]], load_bundle: Callable[[], Bundle] | None,
-    wanted: dict[str, tuple[str, ...]], config: Config,
+    pmodes: PModeSet, config: Config,
 ) -> list[Check]:  # fmt: skip
     try:
         store = await open_store()
@@ -195,7 +183,10 @@ async def _store(
     try:
         health = await store.health()
         if load_bundle is not None and not health.migrations_pending:
-            more = [*await _revisions(store, load_bundle), *await _consumers(store, wanted, config)]
+            more = [
+                *await _revisions(store, load_bundle), *await _consumers(store, routes(pmodes), config),
+                *await certificate_checks(store, pmodes, config),
+            ]  # fmt: skip
     except GatewayError as error:
         return [Check("store", "fail", str(error), "see the log of the database server")]
     finally:

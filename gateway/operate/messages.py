@@ -1,11 +1,16 @@
 """Looking at messages as an operator: every backend's, metadata only, payloads never."""
 
+import hashlib
+
+from cryptography import x509
 from msgspec import Struct
 
+from gateway.as4.wss.algorithms import UNREADABLE
 from gateway.errors import NotFound
 from gateway.operate.explanations import Explanation, Language, explain_attempt
 from gateway.stages import Step
 from gateway.store.api import Attempt, Message, MessageFilter, Store
+from gateway.store.partner_certificates import Revocation
 
 
 class Trace(Struct, frozen=True):
@@ -40,6 +45,27 @@ async def one(store: Store, reference: str) -> Message:
     if len(found) > 1:
         raise NotFound(f"{reference!r} fits {len(found)} messages: give more of it, or the id from `messages list`")
     return found[0]
+
+
+class Signer(Struct, frozen=True):
+    """Who signed a message that was received. `revocation` is the newest word of the issuer, None without one."""
+
+    subject: str
+    sha256: str
+    revocation: Revocation | None
+
+
+async def signer(store: Store, message: Message) -> Signer | None:
+    """The certificate a received message was signed with; None of a message of ours."""
+    if message.signer is None:
+        return None
+    sha256 = hashlib.sha256(message.signer).hexdigest()
+    try:
+        subject = x509.load_der_x509_certificate(message.signer).subject.rfc4514_string()
+    except UNREADABLE:
+        subject = ""
+    said = await store.revocations(certificate=sha256)
+    return Signer(subject, sha256, said[0] if said else None)
 
 
 class PulledChannel(Struct, frozen=True):

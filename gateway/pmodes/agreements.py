@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-from gateway.as4.pmode import PropertyRule, RetryPolicy, TokenReference
+from gateway.as4.pmode import PropertyRule, RetryPolicy, Revocation, TokenReference
 from gateway.config import Duration, Size
 from gateway.pmodes.bundle import Bundle, Files
 from gateway.pmodes.domibus.report import Note
@@ -178,6 +178,8 @@ class Party(Struct, frozen=True, kw_only=True):
     allow_http: Lets this endpoint be plain http. Default: what the file says.
     maintenance: How long its announced maintenance lasts at most; lint compares the retries with it.
     trust: Signers accepted by certificate path, besides or instead of the pinned ones.
+    revocation: What happens when nobody answers whether a pinned certificate was revoked. Default:
+        `revocation.pinned` of the configuration.
     any: The table stands for every party of this type that `trust` accepts and that has no table of its own.
     discovery: How such parties are found when something is sent to them.
     updates: How changes of its certificates by agreement update are taken. Default: they are not.
@@ -196,6 +198,7 @@ class Party(Struct, frozen=True, kw_only=True):
     allow_http: bool | None = None
     maintenance: Duration | None = None
     trust: Trust | None = None
+    revocation: Revocation | None = None
     any: bool = False
     discovery: Discovery | None = None
     updates: Updates | None = None

@@ -19,6 +19,7 @@ def trust_of(table: Trust, document: Document, key: str) -> pmode.PathTrust:
         policies=table.policies,
         party_id=table.party_id,
         subject=table.demands,
+        revocation=table.revocation,
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct, field
 
-from gateway.as4.pmode import PropertyRule
+from gateway.as4.pmode import PropertyRule, Revocation
 from gateway.config import Secret, Size
 from gateway.config.places import dotted
 from gateway.config.strict import build, parse_toml, suggestion
@@ -78,6 +78,7 @@ class PartyOverlay(Struct, frozen=True, kw_only=True):
     next: File with a further signing certificate.
     next_encryption: File with the encryption certificate it is about to change to.
     previous: File with the signing certificate it had before.
+    revocation: What happens when nobody answers whether a pinned certificate was revoked.
     tls_ca: File with the CA of its TLS server.
     updates: How changes of its certificates by agreement update are taken. Default: they are not.
     """
@@ -90,6 +91,7 @@ class PartyOverlay(Struct, frozen=True, kw_only=True):
     next: str | None = None
     next_encryption: str | None = None
     previous: str | None = None
+    revocation: Revocation | None = None
     tls_ca: str | None = None
     updates: Updates | None = None
 

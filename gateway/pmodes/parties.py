@@ -73,7 +73,10 @@ def party(name: str, table: Table, document: Document, *, certificates: bool = T
     if table.endpoint is not None and (fault := endpoint_fault(table.endpoint, plain_http(table, document.file))):
         rule, wrong = fault
         raise ConfigError(wrong, file=document.name, key=f"{where}.endpoint", rule=rule)
-    made = Party(name=name, party_id=PartyId(party_id, table.type), endpoint=table.endpoint, pattern=table.any)
+    made = Party(
+        name=name, party_id=PartyId(party_id, table.type), endpoint=table.endpoint, pattern=table.any,
+        revocation=table.revocation,
+    )  # fmt: skip
     if not certificates:
         return made
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from gateway.as4.pmode import PartyField
+from gateway.as4.pmode import PartyField, Revocation
 
 _ATTRIBUTES = ("CN", "O", "OU", "C", "organizationIdentifier", "serialNumber")
 _OID = re.compile(r"[0-2](\.(0|[1-9][0-9]{0,18})){1,30}")
@@ -20,6 +20,8 @@ class Trust(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     intermediates: File with further CAs, for paths that messages carry incompletely.
     policies: OIDs of certificate policies; the path must be valid for one of them.
     party_id: Where a certificate says whose it is: what stands there must be the party id. `none` only with `subject`.
+    revocation: What happens when nobody answers whether a certificate was revoked. Default: `revocation.paths` of the
+        configuration.
     subject: What the subject must be: a text for its CN, or a text for each attribute; `/…/` is a regular expression.
     """
 
@@ -28,6 +30,7 @@ class Trust(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     policies: tuple[str, ...] = ()
     party_id: PartyField = "CN"
     subject: str | dict[str, str] | None = None
+    revocation: Revocation | None = None
 
     def __post_init__(self) -> None:
         for oid in self.policies:

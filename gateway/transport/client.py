@@ -39,6 +39,13 @@ MAX_POOLS = 512
 KEEP_ALIVE = 4.0
 USER_AGENT = f"oots-as4-gateway/{__version__}"
 
+#: Whom we ask for documents, and what kind.
+ASKED: dict[Purpose, tuple[str, str]] = {
+    "smp": ("the publisher of metadata", "application/xml"),
+    "issuer": ("the issuer of tokens", "application/jwk-set+json, application/json"),
+    "revocation": ("who answers about certificates", "application/ocsp-response, application/pkix-crl, */*"),
+}
+
 #: A partner's name and the CA of its agreement, if it has one -> the context to use.
 Contexts = Callable[[str, bytes | None], ssl.SSLContext]
 
@@ -210,27 +217,32 @@ class Client:
             raise DeliveryDelayed(explain(target.host, error)) from None
 
     async def get(
-        self, url: str, *, most: int, timeout: float, ca: bytes | None = None, purpose: Purpose = "smp"
-    ) -> tuple[int, bytes]:
-        """GET a small document, service metadata or the keys of an issuer: (status, body). Nothing is followed,
-        nothing kept between two requests.
+        self, url: str, *, most: int, timeout: float, ca: bytes | None = None, purpose: Purpose = "smp",
+        post: tuple[str, bytes] | None = None,
+    ) -> tuple[int, bytes]:  # fmt: skip
+        """GET a document: service metadata, the keys of an issuer, a CRL; or POST a small question (`post`: its media
+        type and body) whose answer is one: (status, body). Nothing is followed, nothing kept between two requests.
 
         Raises `SendFailed`: temporary for what may be better later, final for a URL that the policy
         forbids and a body of more than `most` bytes.
         """
-        who = "the publisher of metadata" if purpose == "smp" else "the issuer of tokens"
+        who, accept = ASKED[purpose]
         try:
             target = self._egress.check_url(url, purpose)
         except SubmissionRefused as refused:
             raise SendFailed(f"{who}: {refused}", temporary=False, stage="connect") from None
         context = None if target.scheme == "http" else default_context("", ca)
-        accept = "application/xml" if purpose == "smp" else "application/jwk-set+json, application/json"
         headers = {"Accept": accept, "Accept-Encoding": "identity"}
+        if post is not None:
+            headers["Content-Type"] = post[0]
         try:
             async with (
                 asyncio.timeout(timeout),
                 self._session(purpose, context, 1) as session,
-                session.get(_url(target), allow_redirects=False, headers=headers) as response,
+                session.request(
+                    "GET" if post is None else "POST", _url(target), data=post and post[1], headers=headers,
+                    allow_redirects=False,
+                ) as response,
             ):
                 if response.headers.get("Content-Encoding", "identity").lower() != "identity":
                     raise SendFailed(f"{target.host}: its answer is compressed", temporary=False, stage="receipt")

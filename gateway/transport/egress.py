@@ -6,8 +6,8 @@ only be a mistake or an attack: link-local addresses, among them the metadata se
 cloud, multicast, unspecified and reserved ones. Webhooks (`webhook`) are named by whoever
 holds an API token, publishers of service metadata (`smp`) by DNS and by each other, discovered
 partners (`discovered`) by publishers, the keys of token issuers (`issuer`) are asked for by whoever
-shows a token; so these reach public addresses only, and others only where the operator lists the
-network [threats J01].
+shows a token, CRLs and OCSP responders (`revocation`) by what stands in certificates; so these reach
+public addresses only, and others only where the operator lists the network [threats J01].
 
 A URL is judged twice: as it is written (`check_url`), and by every address its name
 resolves to (`check_addresses`). The client connects to the addresses that were checked
@@ -15,7 +15,8 @@ and to no others, so a name that changes its mind in between gains nothing.
 
 Plain HTTP is the agreement's business towards partners (the message carries its own
 security, and lint says what it thinks); towards webhooks and discovered partners it is for listed
-networks only. Service metadata is signed, public and often served without TLS.
+networks only. Service metadata, CRLs and OCSP answers are signed, public and often, or nearly always,
+served without TLS.
 
 This file decides and does no I/O; `client.py` resolves and connects.
 """
@@ -28,7 +29,7 @@ from urllib.parse import urlsplit
 
 from gateway.errors import ConfigError, SubmissionRefused
 
-Purpose = Literal["as4", "webhook", "smp", "discovered", "issuer"]
+Purpose = Literal["as4", "webhook", "smp", "discovered", "issuer", "revocation"]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

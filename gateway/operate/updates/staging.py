@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
+from gateway import log
 from gateway.as4.pmode import Party, PModeSet
 from gateway.as4.units import AgreementRef
 from gateway.config import Config
-from gateway.errors import ConfigError, StalePlan
-from gateway.operate import agreements
-from gateway.operate.partner_certificates import repinned
+from gateway.errors import ConfigError, GatewayError, StalePlan
+from gateway.operate import agreements, partner_files
+from gateway.operate.partner_certificates import repinned, writes
 from gateway.operate.pins import Pins, staged
 from gateway.operate.plan import Lint, bundle_of, new_errors
 from gateway.operate.updates.rule import Next
@@ -34,14 +35,14 @@ class Staged(Struct, frozen=True):
 
 
 class Stager:
-    """Changes the agreements in force. `lint` judges files as agreements of this node; `look` lets the process we are
-    in serve what it proposes. `patience` in seconds, as of `agreements.apply`."""
+    """Changes the agreements in force. `lint` judges files as agreements of this node, `files` reads those of this
+    node; `look` lets the process we are in serve what it proposes. `patience` in seconds, as of `agreements.apply`."""
 
     def __init__(
-        self, store: Store, config: Config, *, lint: Lint, look: Callable[[], Awaitable[None]] | None = None,
-        patience: float = 15.0,
+        self, store: Store, config: Config, *, lint: Lint, files: Callable[[], Bundle],
+        look: Callable[[], Awaitable[None]] | None = None, patience: float = 15.0,
     ) -> None:  # fmt: skip
-        self._store, self._config, self._lint = store, config, lint
+        self._store, self._config, self._lint, self._files = store, config, lint, files
         self._look, self._patience = look, patience
 
     async def stage(
@@ -71,7 +72,17 @@ class Stager:
         )  # fmt: skip
         if outcome.revision.state != "ACTIVE":
             raise StalePlan(f"revision {outcome.revision.number} was refused: {outcome.revision.refusal}")
+        self._write(old, new, party)
         return Staged(outcome.revision.number, True)
+
+    def _write(self, old: Bundle, new: Bundle, party: str) -> None:
+        """The same into the files of this node, where they were those in force; else they are left alone."""
+        try:
+            if self._files().digest == old.digest:
+                partner_files.carry_out(partner_files.Plan(party, tuple(writes(self._config, new))))
+        except (GatewayError, OSError) as error:
+            # It is in force all the same; a service that may not write its configuration is none the worse.
+            log.event("agreements.drift", level="warning", reason=f"an agreement update of {party}: {error}")
 
     def _with(self, old: Bundle, party: str, next: Sequence[Next], agreed: AgreementRef | None) -> Bundle:
         pmodes = expanded(old)

@@ -19,7 +19,7 @@ EARLIER = NOW - datetime.timedelta(days=2)
 
 @pytest.fixture
 def made():
-    nothing = dict.fromkeys(("store", "agreements", "revisions", "keyring", "kek", "client", "clock", "cpu", "paths", "partners", "sightings"))
+    nothing = dict.fromkeys(("store", "agreements", "revisions", "keyring", "kek", "client", "clock", "cpu", "paths", "partners", "sightings", "revocations"))
     return Rooms(config=SimpleNamespace(trust=Trust()), node="n", **nothing)
 
 

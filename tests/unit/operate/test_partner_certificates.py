@@ -13,12 +13,13 @@ from gateway.errors import CertificateRefused, ConfigError, NotFound, NotPossibl
 from gateway.keys import likeness
 from gateway.operate import agreements
 from gateway.operate import partner_certificates as verbs
+from gateway.operate.doctor_certificates import certificate_checks
 from gateway.operate.pins import Pins, promoted, retired, staged
 from gateway.pmodes.bundle import Bundle
 from gateway.pmodes.toml import expanded
 from gateway.store.api import AuditEntry
 from gateway.store.memory import MemoryStore
-from gateway.store.partner_certificates import NewStranger
+from gateway.store.partner_certificates import NewStranger, Revocation
 from tests.pki import SIGN, Ca, key, usage
 from tests.world import EE, to_pem
 
@@ -366,3 +367,37 @@ class TestNetwork:
             bundle = Bundle(("pmode.xml",), {"pmode.xml": b"<x/>"})
             with pytest.raises(ConfigError, match="network"):
                 verbs.repinned(bundle, party, Pins(signing=NEW, encryption=NEW))
+
+
+class TestDoctor:
+    async def checks(self, site):
+        pmodes = expanded(Bundle.decode((await site.store.active_agreements()).content))
+        found = await certificate_checks(site.store, pmodes, site.config, now=NOW)
+        return {check.name: (check.verdict, check.text) for check in found}
+
+    async def test_nothing_to_say(self, site):
+        assert await self.checks(site) == {}
+
+    async def test_decisions_that_wait(self, site):
+        await site.stage()
+        await site.used()
+        stranger = NewStranger(party=PARTY, sha256="ab" * 32, der=SIGNS, subject="s", issuer="i", valid_from=NOW, valid_until=NOW)
+        await site.store.quarantine(stranger, AuditEntry(kind="k", actor="n", subject="s"))
+        found = await self.checks(site)
+        assert found["next certificate AP_EE_01"][0] == "warn" and found["quarantine"][1].endswith("decision: AP_EE_01")
+        await site.promote()
+        assert set(await self.checks(site)) == {"quarantine"}
+
+    async def test_what_issuers_say(self, site):
+        def said(name, **more):
+            return Revocation(certificate=name, issuer="ca", subject=f"CN={name}", tried_at=NOW, **more)
+
+        answer = {"source": "ocsp", "host": "o", "answered_at": NOW - timedelta(minutes=12)}
+        for one in (said("a", status="good", **answer), said("b", status="revoked", revocation_reason="superseded", **answer),
+                    said("c", failing_since=NOW - timedelta(hours=2), trouble="o: HTTP 503"), said("d", status="unknown", **answer)):
+            await site.store.save_revocation(one)
+        found = await self.checks(site)
+        assert found["revocation"] == ("ok", "1 certificates good, the oldest answer 12 min old")
+        assert found["revocation CN=b"] == ("fail", "revoked, says o (superseded)")
+        assert found["revocation CN=c"][0] == "warn" and "no answer for 2.0 h" in found["revocation CN=c"][1] and "22.0 h more" in found["revocation CN=c"][1]
+        assert found["revocation CN=d"][0] == "fail"

@@ -41,6 +41,10 @@ async def test_a_renewal_is_taken_at_once_and_answered(tmp_path):
             assert isinstance((await w.give(w.peer.message(key=key))).unit, Receipt)
         kinds = [e.kind for e in await w.store.audit_entries(limit=100)]
         assert [k for k in kinds if k.startswith("update.")] == ["update.received", "update.approved", "update.taken"]
+        # The files of this node were those in force, and are again.
+        from gateway import app
+
+        assert app.load_bundle(w.gateway._rooms.config).digest == (await w.store.active_agreements()).sha256.hex()
         taken = next(e for e in await w.store.audit_entries(limit=100) if e.kind == "update.taken")
         assert taken.actor == "rule" and taken.detail["certificates_sha256"] == list(row.certificates)
 
