@@ -34,7 +34,7 @@ from gateway.as4.updates.documents import (
 )
 from gateway.config import Trust
 from gateway.errors import CertificateRefused
-from gateway.keys.succession import differences, same_key
+from gateway.keys.succession import differences
 from gateway.keys.trust import Use, check_certificate, validity
 
 
@@ -158,8 +158,6 @@ def _reasons(
     trust = party.trust
     configured = (*trust.anchors, *trust.intermediates) if trust is not None else ()
     found = differences(old, new, (*configured, *update.certificates[1:]), allow)
-    if not found and same_key(old, new):
-        found.append("the key is the same as until now")
     coming = party.next if use == "sign" else party.next_encryption
     if coming not in (None, new):
         found.append(f"another certificate to {use} is staged as the next one already")

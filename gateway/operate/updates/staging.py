@@ -1,8 +1,9 @@
 """A partner's next certificates, and the name an update gave its agreement, into a new revision of the agreements.
 
-All of an update in one revision, or nothing: that is what both sides were promised. The revision in force is what is
-changed, not the files of this machine (`partner_certificates`). Doing it again when it is done changes nothing, so
-that a process that died in between costs nothing.
+All of an update in one revision, or nothing: that is what both sides were promised. As with everything that pins
+partners' certificates, the revision in force is what is changed, and the files of this node follow where they were
+in step (`partner_certificates`). Doing it again when it is done changes nothing, so that a process that died in
+between costs nothing.
 """
 
 import hashlib
