@@ -283,7 +283,8 @@ def _partner_tls(config: Config, _partner: str, ca: bytes | None) -> ssl.SSLCont
 def check_usable(pmodes: PModeSet, keyring: Keyring, backends: Collection[str]) -> None:
     """The agreements can be served: keys for our parties, a backend for every leg. Raises `ConfigError`."""
     for leg in pmodes.legs:
-        if pmodes.is_self(leg.to_party.party_id) and not leg.is_update and leg.backend not in backends:
+        ours = leg.is_update and leg.backend == UPDATES
+        if pmodes.is_self(leg.to_party.party_id) and not ours and leg.backend not in backends:
             raise ConfigError(
                 f"there is no backend {leg.backend!r}", key=f"{leg.pmode_id}: backend",
                 hint="the backends are " + ", ".join(sorted(backends)),

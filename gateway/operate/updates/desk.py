@@ -25,7 +25,8 @@ from gateway.stages import point
 from gateway.store.api import AuditEntry, Message
 from gateway.store.updates import NewUpdate, Update, UpdateChange, UpdateState
 
-POLL = 2.0
+#: Seconds between two looks at what is due; where no partner has updates, there is hardly ever anything.
+POLL, SELDOM = 2.0, 30.0
 #: An answer may come before we have noted that the request is on its way.
 EARLY = 2.0
 #: Requests of one partner that may be undecided at once: whoever has its key must not bury the operator.
@@ -56,7 +57,7 @@ class UpdateDesk:
                 log.event("incident", level="error", exc_info=error)
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL):
+                async with asyncio.timeout(POLL if self._rooms.agreements.value.updates else SELDOM):
                     await self._wake.wait()
 
     async def deliver(self, delivery: Delivery) -> None:

@@ -57,6 +57,9 @@ async def test_without_updates_in_the_agreement_there_is_no_such_service(tmp_pat
                               from_role=ns.ROLE_INITIATOR, to_role=ns.ROLE_RESPONDER)
         assert (await w.give(sent)).code == "EBMS:0010"
         assert await w.nothing_stored() and await rows(w) == []
+        assert await w.gateway._workers._pushing() == ()  # and nobody looks for any
+    async with updates_world(tmp_path / "on") as w:
+        assert await w.gateway._workers._pushing() == ("agreement-update",)
 
 
 # -- a stolen key -----------------------------------------------------------------------------
