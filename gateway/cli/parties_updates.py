@@ -12,6 +12,7 @@ from gateway.cli.pmodes_change import author_of, settings_of, with_store
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 COLUMNS = ["id", "direction", "party", "kind", "state", "created_at", "respond_by", "receipted_at", "answered_at",
            "code", "detail"]  # fmt: skip
+MORE = ["reference", "current", "updated", "activate_by", "expire_by", "terminate_by", "signer", "actor", "late", "reason"]
 
 
 @click.group()
@@ -57,12 +58,14 @@ def show(update, as_json, config):
     now = datetime.now(UTC)
     certificates = [parties.certificate(der, (), now, settings) for der in shown.certificates]
     names = ("subject", "valid_from", "valid_until", "sha256", "pem")
-    facts = _facts(shown.row) | {"reason": shown.request.reason}
+    facts = _facts(shown.row) | {
+        field: getattr(shown.request, field, None) for field in ("expire_by", "terminate_by", "reason")
+    }
     facts["certificates"] = [{name: getattr(one, name) for name in names} for one in certificates]
     if as_json:
         show_json(facts)
         return
-    for name in (*COLUMNS, "reference", "current", "updated", "activate_by", "signer", "actor", "late", "reason"):
+    for name in (*COLUMNS, *MORE):
         if (value := facts.get(name)) not in (None, False):
             text = value.strftime("%Y-%m-%d %H:%M:%SZ") if isinstance(value, datetime) else str(value)
             click.echo(f"{name.replace('_', ' ') + ':':<16}{printable(text, 4096)}")
