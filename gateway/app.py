@@ -54,8 +54,12 @@ from gateway.operate.lint import backends_of, findings
 from gateway.operate.partner_certificates import known_issuers
 from gateway.operate.ping import OneRevision
 from gateway.operate.plan import bundle_of
+from gateway.operate.updates.desk import UpdateDesk
+from gateway.operate.updates.staging import Stager
+from gateway.operate.updates.work import UpdateWork
 from gateway.pmodes import toml as pmode_toml
 from gateway.pmodes.bundle import Bundle, Files
+from gateway.pmodes.updates import BACKEND as UPDATES
 from gateway.store.api import Store
 from gateway.store.keys import OwnKey, Ring
 from gateway.store.memory import MemoryStore
@@ -338,7 +342,8 @@ def _partner_tls(config: Config, keys: Cell[Keyring], _partner: str, ca: bytes |
 def check_usable(pmodes: PModeSet, keyring: Keyring, backends: Collection[str]) -> None:
     """The agreements can be served: keys for our parties, a backend for every leg. Raises `ConfigError`."""
     for leg in pmodes.legs:
-        if pmodes.is_self(leg.to_party.party_id) and leg.backend not in backends:
+        ours = leg.is_update and leg.backend == UPDATES
+        if pmodes.is_self(leg.to_party.party_id) and not ours and leg.backend not in backends:
             raise ConfigError(
                 f"there is no backend {leg.backend!r}", key=f"{leg.pmode_id}: backend",
                 hint="the backends are " + ", ".join(sorted(backends)),
@@ -369,6 +374,9 @@ def _backends(config: Config, door: Door) -> dict[str, plugin.Backend]:
     backend of the kind of a door is a queue of its own, whose clients come to that door.
     """
     made: dict[str, plugin.Backend] = {}
+    if UPDATES in config.backends:
+        raise ConfigError("is the gateway's own consumer of agreement updates", key=f"backends.{UPDATES}",
+                          hint="choose another name")  # fmt: skip
     for name in [*DOORS, *(name for name in config.backends if name not in DOORS)]:
         options = _with_password(config.backends.get(name, {}), name)
         kind = name if name in DOORS else options.get("kind")
@@ -456,8 +464,14 @@ async def build(
     holder = Holder(rooms, sender)
     receiver = Receiver(rooms, Signals(rooms), holder, Refusals(store, clock), spools)
     puller = Puller(rooms, receiver)
-    door = Door(rooms, Submitter(rooms), egress, spools)
+    submitter = Submitter(rooms)
+    door = Door(rooms, submitter, egress, spools)
     backends = _backends(config, door)
+    stager = Stager(
+        store, config, lint=lambda files: lint_pmodes(config, path=files), files=partial(load_bundle, config),
+        look=revisions.look,
+    )  # fmt: skip
+    backends[UPDATES] = UpdateDesk(rooms, UpdateWork(rooms, submitter, stager))
     await revisions.begin(partial(load_bundle, config))
     workers = Workers(rooms, sender, holder, puller, backends)
     return Gateway(

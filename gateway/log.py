@@ -98,6 +98,18 @@ EVENTS: dict[str, str] = {
     "keys.refused": "this process cannot open a ring of keys that was proposed; nothing changes anywhere",
     "keys.trouble": "this process cannot open the active ring of keys; it is not ready and tries again",
     "agreements.drift": "the files are not those of the revision in force; `gateway pmodes plan` shows how they differ",
+    # agreement updates
+    "update.received": "a partner asks to change the agreement; `update` is its number in the ledger",
+    "update.repeated": "a request, or an answer, came a second time",
+    "update.waiting": "a partner's request waits for an operator: `gateway parties updates show`; `reason` says why",
+    "update.taken": "a partner's request was taken: its next certificate is staged",
+    "update.refused": "a partner's request was refused; code and reason say why",
+    "update.unusable": "a message for agreement updates was receipted and then put aside: nobody can make use of it",
+    "update.delayed": "a step of an agreement update could not be done now; it is tried again",
+    "update.sent": "a request of ours is on its way to the partner",
+    "update.answered": "a partner answered our request; `state` says how",
+    "update.undelivered": "a request of ours did not reach the partner",
+    "update.timed_out": "a partner did not answer our request in the time it was given",
     # processes
     "gateway.started": "all workers serve",
     "gateway.stopping": "the gateway drains and will stop",

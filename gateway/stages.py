@@ -94,6 +94,13 @@ POINTS: dict[str, str] = {
     "RT02": "settle",   # it is back on the one before, its messages are not queued
     "RT03": "settle",   # a refused message is about to be queued again
     "RT04": "settle",   # it is queued, others are not
+    "AU01": "deliver",  # a request for an agreement update is read, before it is noted
+    "AU02": "deliver",  # it is noted, and its delivery is not
+    "AU03": "store",    # it is approved, before the certificate is staged
+    "AU04": "store",    # the certificate is staged, and that is not noted
+    "AU05": "submit",   # the answer is submitted, and that is not noted
+    "AU06": "deliver",  # an answer to a request of ours is read, before it is noted
+    "AU07": "submit",   # a request of ours is submitted, and that is not noted
     "MT01": "deliver",  # retention, in the middle of a batch
     "MT02": "store",    # between two batches of sealing anew
     "MT03": "store",    # between two migrations

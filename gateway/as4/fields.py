@@ -114,7 +114,8 @@ def read_message_info(element: Element) -> tuple[str, datetime, str | None]:
     ref_to = None
     if reference is not None and text_of(reference, where=where).strip(_SPACE):
         ref_to = _message_id(reference, where)
-    return _message_id(message_id, "eb:MessageInfo/eb:MessageId"), _timestamp(timestamp), ref_to
+    moment = date_time(timestamp, "eb:MessageInfo/eb:Timestamp")
+    return _message_id(message_id, "eb:MessageInfo/eb:MessageId"), moment, ref_to
 
 
 def _message_id(element: Element, where: str) -> str:
@@ -124,9 +125,8 @@ def _message_id(element: Element, where: str) -> str:
     return text
 
 
-def _timestamp(element: Element) -> datetime:
-    """xs:dateTime, UTC unless it says otherwise, cut to milliseconds [as4 2.2]."""
-    where = "eb:MessageInfo/eb:Timestamp"
+def date_time(element: Element, where: str) -> datetime:
+    """xs:dateTime, UTC unless it says otherwise, cut to milliseconds [as4 2.2]. Raises `InvalidHeader`."""
     match = _DATE_TIME.fullmatch(text_of(element, where=where).strip(_SPACE))
     if not match:
         raise InvalidHeader("not a dateTime", where=where)

@@ -74,13 +74,13 @@ class Matcher:
         """The leg of a received message. Raises `ProcessingModeMismatch`."""
         facts = _facts(message)
         for leg in self._by_terms.get(facts, ()):
-            if _agrees(leg.agreement, message.agreement_ref):
+            if _agrees(leg, message.agreement_ref):
                 return leg
         # Only now: who is named in an agreement pays nothing for those who are not.
         others = self._as_patterns(facts) if self._patterns else []
         for other in others:
             for leg in self._by_terms.get(other, ()):
-                if _agrees(leg.agreement, message.agreement_ref):
+                if _agrees(leg, message.agreement_ref):
                     return leg
         unknown = max(map(self._unknown, [facts, *others]))
         raise ProcessingModeMismatch(f"no agreement with this {PARAMETERS[unknown]}", where=PARAMETERS[unknown])
@@ -126,7 +126,7 @@ class Matcher:
         for place, party in enumerate((leg.from_party, leg.to_party)):
             if party.pattern:
                 equal[place] = facts[place] not in self.named and _pattern(facts[place]) == _key_of(party)
-        equal.append(_agrees(leg.agreement, message.agreement_ref))
+        equal.append(_agrees(leg, message.agreement_ref))
         return tuple(name for name, same in zip(PARAMETERS, equal, strict=True) if not same)
 
     def near_misses(self, message: UserMessage, *, limit: int = 5) -> tuple[NearMiss, ...]:
@@ -235,10 +235,12 @@ def _rank(leg: Leg) -> tuple:
     return (leg.agreement is None, leg.pmode_id, leg.number)
 
 
-def _agrees(ours: AgreementRef | None, theirs: AgreementRef | None) -> bool:
-    if ours is None:
+def _agrees(leg: Leg, theirs: AgreementRef | None) -> bool:
+    if leg.agreement is None:
         return True
-    return theirs is not None and (ours.value, ours.type) == (theirs.value, theirs.type)
+    return theirs is not None and any(
+        (ours.value, ours.type) == (theirs.value, theirs.type) for ours in (leg.agreement, *leg.also)
+    )
 
 
 # -- what a producer wrote, more or less --------------------------------------

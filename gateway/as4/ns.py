@@ -20,6 +20,8 @@ XENC = "http://www.w3.org/2001/04/xmlenc#"
 XENC11 = "http://www.w3.org/2009/xmlenc11#"
 EC = "http://www.w3.org/2001/10/xml-exc-c14n#"
 XML = "http://www.w3.org/XML/1998/namespace"
+AU = "http://docs.oasis-open.org/ebcore/ns/AgreementUpdate/v1.0"
+CU = "http://docs.oasis-open.org/ebcore/ns/CertificateUpdate/v1.0"
 
 
 def qn(namespace: str, name: str) -> str:
@@ -42,6 +44,15 @@ ROLE_INITIATOR = EB + "initiator"
 ROLE_RESPONDER = EB + "responder"
 TEST_SERVICE = EB + "service"
 TEST_ACTION = EB + "test"
+#: ebCore Agreement Update [as4 4.11]. The three actions about certificates are those of the gas community; the
+#: other three are formed like them (unverified).
+UPDATE_SERVICE = CU
+UPDATE_ACTION = "UpdateCertificate"
+UPDATE_CONFIRMED = "ConfirmCertificateUpdate"
+UPDATE_REJECTED = "RejectCertificateUpdate"
+TERMINATE_ACTION = "TerminateAgreement"
+TERMINATE_CONFIRMED = "ConfirmAgreementTermination"
+TERMINATE_REJECTED = "RejectAgreementTermination"
 ORIGINAL_SENDER = "originalSender"
 FINAL_RECIPIENT = "finalRecipient"
 TRACKING_IDENTIFIER = "trackingIdentifier"
@@ -69,6 +80,8 @@ SWA_CONTENT_ONLY = SWA + "Attachment-Content-Only"
 
 EXC_C14N = EC
 SHA256 = XENC + "sha256"
+SHA384 = "http://www.w3.org/2001/04/xmldsig-more#sha384"
+SHA512 = XENC + "sha512"
 RSA_SHA256 = "http://www.w3.org/2001/04/xmldsig-more#rsa-sha256"
 ECDSA_SHA256 = "http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha256"
 ED25519 = DSIGMORE + "eddsa-ed25519"

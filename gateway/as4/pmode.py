@@ -115,6 +115,19 @@ class Discovery(Struct, frozen=True, kw_only=True):
     tls_ca: bytes | None = None
 
 
+class Updates(Struct, frozen=True):
+    """How updates of the agreement with a partner are taken [as4 4.11].
+
+    `approve`: what renews a certificate and changes nothing else is taken at once (`auto`), or everything waits for
+    an operator. `agreement` is what both sides call the agreement where no AgreementRef says it. `agreed` are
+    the names that accepted updates gave it since.
+    """
+
+    approve: Literal["auto", "operator"] = "operator"
+    agreement: AgreementRef | None = None
+    agreed: tuple[AgreementRef, ...] = ()
+
+
 class Party(Struct, frozen=True):
     """A party of an agreement: PMode.Initiator or PMode.Responder with what security needs.
 
@@ -126,6 +139,8 @@ class Party(Struct, frozen=True):
     `trust` accepts further signers by certificate path. A `pattern` stands for every party with
     the type of its `party_id` that `trust` accepts and that has no leg of its own; its value is "*"
     and is never compared [as4 4.9, 4.10].
+
+    `updates`: the partner may change its certificates by agreement update; None: not so.
     """
 
     name: str
@@ -141,6 +156,7 @@ class Party(Struct, frozen=True):
     next_encryption: bytes | None = None
     #: The same for its pinned certificates.
     revocation: Revocation | None = None
+    updates: Updates | None = None
 
 
 #: Which leg of a binding is pulled.
@@ -180,10 +196,22 @@ class Leg(Struct, frozen=True, kw_only=True):
     discovery: Discovery | None = None
     #: What a fatal finding by the rules of the profile does to a submission. Inbound it is advice, always.
     rules: Literal["advise", "refuse"] = "advise"
+    #: Further names of `agreement`, from updates: what arrives may carry any of them.
+    also: tuple[AgreementRef, ...] = ()
 
     @property
     def is_test(self) -> bool:
         return self.service.value == ns.TEST_SERVICE and self.action == ns.TEST_ACTION
+
+    @property
+    def is_update(self) -> bool:
+        """Whether agreement updates travel on it: the gateway itself sends and takes them [as4 4.11]."""
+        return self.service.value == ns.UPDATE_SERVICE
+
+    @property
+    def is_internal(self) -> bool:
+        """Whether its messages are no business of any backend."""
+        return self.is_test or self.is_update
 
     @property
     def pulled(self) -> bool:

@@ -84,8 +84,8 @@ def _belongs(proven: Proven, party: Party) -> bool:
 
 def check_properties(message: UserMessage, leg: Leg, profile: Profile) -> None:
     """The rules for message and part properties. Raises `ValueInconsistent`, `ProcessingModeMismatch`."""
-    if not message.is_test:
-        # A ping has the security and the parties of the real thing, but no corners behind them.
+    if not (message.is_test or message.is_update):
+        # These have the security and the parties of the real thing, but no corners behind them.
         _check_message_properties(message, leg, profile)
     for number, info in enumerate(message.parts, 1):
         _check_part(info, f"eb:PartInfo[{number}]")

@@ -98,6 +98,11 @@ class UserMessage(Struct, frozen=True, omit_defaults=True):
         """The test service: secured and receipted like any message, never delivered [as4 2.7]."""
         return self.service.value == ns.TEST_SERVICE and self.action == ns.TEST_ACTION
 
+    @property
+    def is_update(self) -> bool:
+        """Agreement update: between the gateways themselves, with no corners behind them [as4 4.11]."""
+        return self.service.value == ns.UPDATE_SERVICE
+
 
 class Transform(Struct, frozen=True, omit_defaults=True):
     """ds:Transform with the PrefixList of its ec:InclusiveNamespaces, if any."""

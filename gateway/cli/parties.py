@@ -22,6 +22,7 @@ VERBS: dict[str, Verb] = {
     "retire-certificate": Verb("gateway.cli.parties_certs:retire_certificate", "Take out a previous certificate."),
     "stage-certificate": Verb("gateway.cli.parties_certs:stage_certificate", "Pin the next certificate of a partner."),
     "test": Verb("gateway.cli.parties_test:test", "A test message there and back, stage by stage."),
+    "updates": Verb("gateway.cli.parties_updates:updates", "Agreement updates: what partners ask, and what we ask."),
 }
 
 offline_option = click.option("--offline", is_flag=True, help="Do not ask the store of this node.")

@@ -52,7 +52,7 @@ class Leading:
 
 def leading_of(leg: Leg) -> Leading | None:
     """Where the first part of a message on this leg is to be kept; None when nobody would judge it."""
-    return Leading() if PROFILES[leg.profile].rules and not leg.is_test else None
+    return Leading() if PROFILES[leg.profile].rules and not leg.is_internal else None
 
 
 def document_view(facts: dict[str, Any] | None) -> DocumentView | None:
@@ -74,7 +74,7 @@ class Adviser:
 
         `direction` is the message's own.
         """
-        if PROFILES[leg.profile].rules is None or message.is_test:
+        if PROFILES[leg.profile].rules is None or leg.is_internal:
             return Advice()
         try:
             with stage("advise"):

@@ -16,7 +16,7 @@ def partners(pmodes: PModeSet, caller: Caller) -> list[PartyView]:
         sends = pmodes.is_self(leg.from_party.party_id)
         partner = leg.to_party if sends else leg.from_party
         # Parties that are discovered have no name before they are.
-        if leg.is_test or partner.pattern or not _offered(leg, partner, caller, sends):
+        if leg.is_internal or partner.pattern or not _offered(leg, partner, caller, sends):
             continue
         key = (partner.party_id.value, partner.party_id.type)
         _, sent, received = found.setdefault(key, (partner, [], []))

@@ -61,9 +61,12 @@ class Agreements:
     pinned: dict[bytes, Party] = field(init=False)
     #: The same for whom we trust by path; as which party is asked when the message is known.
     vouchers: tuple[Voucher, ...] = field(init=False)
+    #: Whether some partner has agreement updates.
+    updates: bool = field(init=False)
 
     def __post_init__(self) -> None:
         ours = [leg for leg in self.pmodes.legs if self.pmodes.is_self(leg.from_party.party_id)]
+        object.__setattr__(self, "updates", any(leg.is_update for leg in ours))
         object.__setattr__(self, "profiles", frozenset(leg.profile for leg in ours))
         object.__setattr__(self, "signers", frozenset(c for leg in ours for c in leg.to_party.signing))
         object.__setattr__(self, "pinned", {c: party for party in self.pmodes.parties for c in party.signing})

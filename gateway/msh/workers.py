@@ -19,6 +19,7 @@ from gateway.msh.rooms import Rooms
 from gateway.msh.send import Sender
 from gateway.msh.webhooks import TEST, target
 from gateway.plugin import Backend, Event
+from gateway.pmodes.updates import BACKEND as UPDATES
 from gateway.stages import point, stage, timeline
 from gateway.store.api import Job, JobKind, NewEvent
 from gateway.store.webhooks import NoticeAttempt, Webhook
@@ -70,9 +71,8 @@ class Workers:
             asyncio.create_task(self._loop("receipt", None, self._puller.answer, count, self._puller.answers),
                                 name="receipt"),
         ]  # fmt: skip
-        pushing = tuple(name for name, backend in self._backends.items() if backend.pushes)
-        if pushing:
-            deliver = self._loop("deliver", pushing, self._deliver, count * len(pushing), each=count)
+        if pushing := sum(backend.pushes for backend in self._backends.values()):
+            deliver = self._loop("deliver", self._pushing, self._deliver, count * pushing, each=count)
             self._tasks.append(asyncio.create_task(deliver, name="deliver"))
 
     async def drain(self, timeout: float) -> None:
@@ -178,6 +178,11 @@ class Workers:
                 return
             except StoreUnavailable as error:
                 log.event("store.unavailable", level="warning", reason=str(error))
+
+    async def _pushing(self) -> tuple[str, ...]:
+        """The backends that messages are pushed to; the gateway itself is one where a partner has updates."""
+        updates = self._rooms.agreements.value.updates
+        return tuple(n for n, backend in self._backends.items() if backend.pushes and (updates or n != UPDATES))
 
     async def _pull(self, job: Job) -> None:
         await self._puller.pull(job, more=lambda: not self._stopping.is_set())

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from gateway.as4.wss.algorithms import UNREADABLE
 from gateway.errors import ConfigError, NotFound
 from gateway.msh.access import LOGIN_BYTES, certificate_key, password_verifier, token_key
+from gateway.pmodes.updates import BACKEND as UPDATES
 from gateway.scope import EVERYTHING, Scope
 from gateway.store.api import AuditEntry, Client, Credential, Store
 
@@ -103,6 +104,8 @@ async def set_scope(store: Store, client: str, scope: Scope) -> None:
 def _client(name: str, backend: str, scope: Scope) -> Client:
     if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
         raise ConfigError(f"a client name has 1 to {MAX_NAME} printable characters", key="NAME")
+    if backend == UPDATES:
+        raise ConfigError(f"{UPDATES} is the gateway itself: no client gets what is for it", key="--backend")
     _check_scope(scope)
     return Client(id=_id("cl"), name=name, backend=backend, scope=scope)
 

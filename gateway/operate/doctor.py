@@ -150,7 +150,7 @@ def routes(pmodes: PModeSet) -> dict[str, tuple[str, ...]]:
     """Which actions arrive at which backend."""
     found: dict[str, set[str]] = {}
     for leg in pmodes.legs:
-        if pmodes.is_self(leg.to_party.party_id) and not leg.is_test:
+        if pmodes.is_self(leg.to_party.party_id) and not leg.is_internal:
             found.setdefault(leg.backend, set()).add(leg.action)
     return {backend: tuple(sorted(actions)) for backend, actions in sorted(found.items())}
 

@@ -37,7 +37,7 @@ ACTORS = {
 }  # fmt: skip
 #: What a message that is given up says of its last attempt.
 _LAST = re.compile(r"\blast: (\S+) ?(.*)", re.DOTALL)
-_CODE = re.compile(r"(?:EBMS:)?(\d{4})", re.IGNORECASE | re.ASCII)
+_CODE = re.compile(r"(EBMS:|AU:)?(\d{4})", re.IGNORECASE | re.ASCII)
 
 
 class Entry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,10 +94,10 @@ def explain_attempt(
 
 
 def look_up(wanted: str, *, language: Language = "en") -> list[tuple[Entry, Explanation]]:
-    """Entries for a code (`EBMS:0101`, `0101`), a key (that one first), or a word in them."""
+    """Entries for a code (`EBMS:0101`, `0101`, `AU:0006`), a key (that one first), or a word in them."""
     number = _CODE.fullmatch(wanted.strip())
     if number is not None:
-        code = f"EBMS:{number[1]}"
+        code = f"{(number[1] or 'EBMS:').upper()}{number[2]}"
         found = [e for e in catalogue() if code in e.codes]
         if not found and code in EBMS_ERRORS:
             found = [e for e in catalogue() if not e.codes and e.match is None]

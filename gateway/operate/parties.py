@@ -195,7 +195,7 @@ def package(
             raise KeyUnavailable("the keys of this node are needed to say which certificates are ours")
         certificates = _ours(row, keyring, now, config)
         endpoint = config.as4.public_url or row.endpoint
-    legs = [leg for leg in pmodes.legs if row.name in (leg.from_party.name, leg.to_party.name) and not leg.is_test]
+    legs = [leg for leg in pmodes.legs if row.name in (leg.from_party.name, leg.to_party.name) and not leg.is_internal]
     roles = dict.fromkeys(leg.from_role if leg.from_party.name == row.name else leg.to_role for leg in legs)
     return Package(
         name=row.name, id=row.id, type=row.type, endpoint=endpoint, profiles=row.profiles, roles=tuple(sorted(roles)),

@@ -321,23 +321,23 @@ async def carry_out(
     )  # fmt: skip
     if outcome.revision.state == "ACTIVE" and change.in_step:
         try:
-            partner_files.carry_out(partner_files.Plan(change.party, tuple(writes(config, change))))
+            partner_files.carry_out(partner_files.Plan(change.party, tuple(writes(config, change.bundle))))
         except (ConfigError, StalePlan, OSError) as error:
             raise NotWritten(str(error), outcome) from None
     return outcome
 
 
-def writes(config: Config, change: Change) -> list[partner_files.Write]:
+def writes(config: Config, bundle: Bundle) -> list[partner_files.Write]:
     """What the files of this node need to say the same: agreement files, and certificates in the certs folder."""
     folder = config.pmodes if config.pmodes.is_dir() else config.pmodes.parent
     made = []
-    for name, octets in change.bundle.files.items():
+    for name, octets in bundle.files.items():
         place = folder / name
         if not place.exists():
             place = config.certs / name
         before = place.read_bytes() if place.is_file() else None
         # A truststore stands in a bundle as its certificates; what is on disk is the store, and nobody changed it.
-        if before != octets and (before is None or name in change.bundle.agreements):
+        if before != octets and (before is None or name in bundle.agreements):
             made.append(partner_files.Write(place, before, octets))
     return made
 

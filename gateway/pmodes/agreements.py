@@ -149,6 +149,19 @@ class Exchange(Terms, frozen=True, kw_only=True):
         return self.id or re.split(r"[/#:]", self.action.rstrip("/#:"))[-1]
 
 
+class Updates(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The partner may change its certificates by ebCore Agreement Update, and we tell it of ours the same way.
+
+    approve: `auto` takes what renews a certificate and changes nothing else; with `operator` everything waits for one.
+    agreement: What both sides call the agreement, where its exchanges have no AgreementRef.
+    agreed: Names that accepted updates gave the agreement. The gateway writes them.
+    """
+
+    approve: Literal["auto", "operator"] = "operator"
+    agreement: str | Agreement | None = None
+    agreed: tuple[str | Agreement, ...] = ()
+
+
 class Party(Struct, frozen=True, kw_only=True):
     """A party. Certificate files are looked for beside the agreement, then in the certs folder.
 
@@ -169,6 +182,7 @@ class Party(Struct, frozen=True, kw_only=True):
         `revocation.pinned` of the configuration.
     any: The table stands for every party of this type that `trust` accepts and that has no table of its own.
     discovery: How such parties are found when something is sent to them.
+    updates: How changes of its certificates by agreement update are taken. Default: they are not.
     """
 
     type: str | None = None
@@ -187,8 +201,11 @@ class Party(Struct, frozen=True, kw_only=True):
     revocation: Revocation | None = None
     any: bool = False
     discovery: Discovery | None = None
+    updates: Updates | None = None
 
     def __post_init__(self) -> None:
+        if self.any and self.updates is not None:
+            raise ValueError("updates: are agreed with one party; this table stands for any")
         if self.certificate and (self.signing or self.encryption):
             raise ValueError("certificate: stands for signing and encryption; give either it or the two")
         if not self.any:

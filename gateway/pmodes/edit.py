@@ -5,7 +5,7 @@ written in some unusual way) is left alone, and the operator is told to do it by
 """
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tomlkit
@@ -58,7 +58,7 @@ def with_keys(text: str, name: str, keys: Mapping[str, str | None], *, file: str
     return _first([by_structure], expected, file, place, empty=(name, "parties", "overlay"))
 
 
-def _set_keys(top: Any, where: tuple[str, ...], keys: Mapping[str, str | None], new: Callable[[], Any]) -> None:
+def _set_keys(top: Any, where: tuple[str, ...], keys: Mapping[str, Any], new: Callable[[], Any]) -> None:
     table = top
     for step in where:
         table = table[step] if step in table else table.setdefault(step, new())
@@ -67,6 +67,20 @@ def _set_keys(top: Any, where: tuple[str, ...], keys: Mapping[str, str | None], 
             table[key] = value
         elif key in table:
             del table[key]
+
+
+def with_agreed(text: str, name: str, agreed: Sequence[str | Mapping[str, str]], *, file: str) -> str:
+    """The text with these as the names that updates gave the agreement with a party. Raises `ConfigError`."""
+    expected = tomllib.loads(text)
+    where = (*(("overlay", "parties", name) if "network" in expected else ("parties", name)), "updates")
+
+    def by_structure() -> str:
+        document = tomlkit.parse(text)
+        _set_keys(document, where, {"agreed": list(agreed)}, tomlkit.table)
+        return tomlkit.dumps(document)
+
+    _set_keys(expected, where, {"agreed": [*agreed]}, dict)
+    return _first([by_structure], expected, file, f"{dotted('parties', name)}.updates")
 
 
 def without_party(text: str, name: str, *, file: str) -> str:

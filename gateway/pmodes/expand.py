@@ -4,7 +4,7 @@
     exchange share it. It stands in stored messages and does not depend on the order of files.
 
 For every (From, To, AgreementRef) there is one more leg for the test service with the same
-other parameters [as4 6.2 (26)].
+other parameters [as4 6.2 (26)]; for every partner with `updates`, legs for these (`updates`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +25,7 @@ from gateway.pmodes.dynamic import discovery_of
 from gateway.pmodes.layers import Layer, Made, merge
 from gateway.pmodes.parties import ABSOLUTE_URI, ourselves, parties_of, refuse_blanks
 from gateway.pmodes.patterns import Metadata
+from gateway.pmodes.updates import agreed_later, update_legs
 
 
 def expand(documents: Sequence[Document], *, revision: int = 0) -> PModeSet:
@@ -40,7 +41,8 @@ def all_made(documents: Sequence[Document], parties: Mapping[str, Party]) -> lis
     made: list[Made] = []
     for document in documents:
         made += _legs(document, parties)
-    made += _test_legs(made)
+    made += _test_legs(made) + update_legs(made)
+    made = [agreed_later(one) for one in made]
     _refuse_ambiguity(made)
     _refuse_rules(made)
     refuse_channels(made)

@@ -21,7 +21,7 @@ from gateway.config import Secret, Size
 from gateway.config.places import dotted
 from gateway.config.strict import build, parse_toml, suggestion
 from gateway.errors import ConfigError
-from gateway.pmodes.agreements import Document, File, Party, Retry, Terms
+from gateway.pmodes.agreements import Document, File, Party, Retry, Terms, Updates
 from gateway.pmodes.bundle import Files
 from gateway.pmodes.domibus.read import MAX_SIZE, read
 from gateway.pmodes.domibus.report import Note, Report
@@ -80,6 +80,7 @@ class PartyOverlay(Struct, frozen=True, kw_only=True):
     previous: File with the signing certificate it had before.
     revocation: What happens when nobody answers whether a pinned certificate was revoked.
     tls_ca: File with the CA of its TLS server.
+    updates: How changes of its certificates by agreement update are taken. Default: they are not.
     """
 
     endpoint: str | None = None
@@ -92,6 +93,7 @@ class PartyOverlay(Struct, frozen=True, kw_only=True):
     previous: str | None = None
     revocation: Revocation | None = None
     tls_ca: str | None = None
+    updates: Updates | None = None
 
     def over(self, party: Party) -> Party:
         given = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}

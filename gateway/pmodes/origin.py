@@ -23,8 +23,10 @@ from gateway.pmodes.network import NetworkFile, is_network
 from gateway.pmodes.origin_network import NetworkOrigins
 from gateway.pmodes.parties import parties_of
 from gateway.pmodes.toml import locate, read
+from gateway.pmodes.updates import OWN_TERMS
 
 DEFAULT = "default"
+UPDATE = "agreement update"
 
 
 class Origin(Struct, frozen=True):
@@ -70,6 +72,8 @@ def values_of(
         return at(layer.name, layer.file, f"{layer.key}.{name}" if layer.key else name)
 
     def of_terms(name: str, inner: str | None = None) -> Origin:
+        if leg.is_update and name in OWN_TERMS:
+            return Origin(UPDATE)
         for layer in reversed(made.layers):
             value = getattr(layer.terms, name, None)
             if value is None or (inner is not None and getattr(value, inner) is None):
@@ -85,6 +89,8 @@ def values_of(
     def of_exchange(name: str) -> Origin:
         if leg.is_test and name in ("service", "action", "mpc", "mep"):
             return Origin("test service")
+        if leg.is_update:
+            return Origin(UPDATE)
         if answer is not None and getattr(answer.terms, name, None) is not None:
             return within(answer, name)
         if getattr(exchange, name) not in (None, "one-way"):

@@ -14,6 +14,7 @@ from gateway.pmodes.agreements import Document, File
 from gateway.pmodes.agreements import Party as Table
 from gateway.pmodes.certificates import certificate_in, pem_in
 from gateway.pmodes.dynamic import trust_of
+from gateway.pmodes.updates import updates_of
 
 ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+")
 
@@ -54,7 +55,7 @@ def parties_of(documents: Sequence[Document]) -> dict[str, Party]:
 def ourselves(own: Party) -> Party:
     """A party as our own: without certificates."""
     return msgspec.structs.replace(own, signing=(), encryption=None, tls_ca=None, trust=None, next=None, previous=None,
-                                   next_encryption=None)  # fmt: skip
+                                   next_encryption=None, updates=None)  # fmt: skip
 
 
 def party(name: str, table: Table, document: Document, *, certificates: bool = True) -> Party:
@@ -94,6 +95,7 @@ def party(name: str, table: Table, document: Document, *, certificates: bool = T
         encryption=both or certificate(table.encryption, "encryption"),
         tls_ca=pem_in(table.tls_ca, document, f"{where}.tls_ca") if table.tls_ca else None,
         trust=trust_of(table.trust, document, f"{where}.trust") if table.trust else None,
+        updates=updates_of(table.updates, document, f"{where}.updates") if table.updates else None,
     )
 
 

@@ -36,6 +36,7 @@ from gateway.store.keys import Keys
 from gateway.store.partner_certificates import PartnerCertificates
 from gateway.store.rotation import Proof, Rotation
 from gateway.store.seals import Seals
+from gateway.store.updates import Updates
 from gateway.store.webhooks import Webhooks
 
 Direction = Literal["inbound", "outbound"]
@@ -491,7 +492,7 @@ class Submitting(Protocol):
         ...
 
 
-class Store(Agreements, Keys, Seals, Webhooks, Rotation, PartnerCertificates, Protocol):
+class Store(Agreements, Keys, Seals, Webhooks, Rotation, PartnerCertificates, Updates, Protocol):
     """Everything the gateway keeps. All verbs raise `StoreUnavailable`."""
 
     # inbound

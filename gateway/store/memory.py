@@ -55,6 +55,7 @@ from gateway.store.memory_agreements import MemoryAgreements
 from gateway.store.memory_partner_certificates import MemoryPartnerCertificates
 from gateway.store.memory_rotation import MemoryRotation
 from gateway.store.memory_seals import MemorySeals
+from gateway.store.memory_updates import MemoryUpdates
 from gateway.store.memory_uploads import MemoryUploads
 from gateway.store.memory_webhooks import MemoryWebhooks
 from gateway.store.states import INBOUND, JOB, LAPSES, OUTBOUND, RESULTS, SUSPENDABLE, after
@@ -115,7 +116,8 @@ class _Job:
 
 
 class MemoryStore(
-    MemoryUploads, MemoryWebhooks, MemoryRotation, MemoryPartnerCertificates, MemoryAgreements, MemorySeals
+    MemoryUploads, MemoryWebhooks, MemoryRotation, MemoryPartnerCertificates, MemoryUpdates, MemoryAgreements,
+    MemorySeals,
 ):
     """`api.Store` in one process. The clock's `now` stands for the database's."""
 

@@ -111,6 +111,35 @@ KEY = (
     Change("DRAINING", "retire", "RETIRED"),
 )
 
+#: Agreement updates that partners asked us for.
+UPDATE_INBOUND = (
+    Change(None, "receive", "RECEIVED"),
+    #: It waits for an operator.
+    Change("RECEIVED", "ask", "WAITING"),
+    Change("RECEIVED", "approve", "APPROVED"),
+    Change("WAITING", "approve", "APPROVED"),
+    Change("APPROVED", "take", "TAKEN"),
+    Change("RECEIVED", "refuse", "REFUSED"),
+    Change("WAITING", "refuse", "REFUSED"),
+    Change("APPROVED", "refuse", "REFUSED"),
+)
+
+#: Those we asked partners for.
+UPDATE_OUTBOUND = (
+    Change(None, "prepare", "PREPARED"),
+    Change("PREPARED", "send", "SENT"),
+    Change("SENT", "accept", "ACCEPTED"),
+    Change("SENT", "reject", "REJECTED"),
+    Change("SENT", "lapse", "TIMED_OUT"),
+    Change("PREPARED", "fail", "UNDELIVERED"),
+    Change("SENT", "fail", "UNDELIVERED"),
+    #: An answer that comes after we stopped waiting counts.
+    Change("TIMED_OUT", "accept", "ACCEPTED"),
+    Change("TIMED_OUT", "reject", "REJECTED"),
+    Change("UNDELIVERED", "accept", "ACCEPTED"),
+    Change("UNDELIVERED", "reject", "REJECTED"),
+)
+
 #: States of a message whose work may be kept back: none of it is under way.
 SUSPENDABLE = ("SUBMITTED", "WAITING_FOR_RETRY", "READY_TO_PULL", "RECEIVED")
 

@@ -19,7 +19,6 @@ OPEN = {
     92: "Split/Join: optional, open",
     93: "Split/Join: optional, open",
     94: "Split/Join: optional, open",
-    96: "ebCore Agreement Update: optional, open",
 }
 
 

@@ -142,8 +142,8 @@ class Pair:
     """LV sends to EE; both are real."""
 
     def __init__(self, folder: Path, *, more: str = "") -> None:
-        authority = Authority()
-        self.keys = {name: Keys.make(name, "rsa", authority) for name in ("LV", "EE")}
+        self.authority = Authority()
+        self.keys = {name: Keys.make(name, "rsa", self.authority) for name in ("LV", "EE")}
         ports = free_ports(6)
         self.lv, self.ee = Node(folder / "lv", "lv", ports[:3]), Node(folder / "ee", "ee", ports[3:])
         me, other = ("AP_LV_01", "LV"), ("AP_EE_01", "EE")

@@ -143,6 +143,9 @@ class _Export:
         """Legs that differ in their parties only, with both sides of them."""
         groups: dict[tuple, tuple[Leg, str, _Sides]] = {}
         for leg in legs:
+            if leg.is_update:
+                self._note("agreement updates are left out: Domibus does not know them")
+                continue
             if leg.from_party.pattern or leg.to_party.pattern:
                 self._note("parties that are discovered or trusted by path have no table in a P-Mode file")
                 continue

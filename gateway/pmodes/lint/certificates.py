@@ -56,7 +56,7 @@ def _keys(ground: Ground, partner: Partner, party: Party) -> Iterator[Finding | 
         if der == party.previous and ground.now > x509.load_der_x509_certificate(der).not_valid_after_utc:
             yield ground.about(partner, "P007", "info", "its previous certificate has expired and can be taken out")
             continue
-        yield from _usable(ground, partner, der, use)
+        yield from _usable(ground, partner, der, use, coming=der in (party.next, party.next_encryption))
         if suite and not _fits(der, use, suite.send_signature):
             yield ground.about(
                 partner, "P009", "error", f"the key of its certificate cannot {use} in profile {profile}"
@@ -83,14 +83,18 @@ def _anchors(ground: Ground, partner: Partner, trust: PathTrust) -> Iterator[Fin
             yield ground.about(partner, "P007", "warning", f"the trust anchor {who} expires on {end:%Y-%m-%d}")
 
 
-def _usable(ground: Ground, partner: Partner, der: bytes, use: str) -> Iterator[Finding | None]:
-    end = x509.load_der_x509_certificate(der).not_valid_after_utc
+def _usable(ground: Ground, partner: Partner, der: bytes, use: str, *, coming: bool) -> Iterator[Finding | None]:
+    certificate = x509.load_der_x509_certificate(der)
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    now = max(ground.now, start) if coming else ground.now
+    if now > ground.now:
+        yield ground.about(partner, "P007", "info", f"its next certificate becomes valid on {start:%Y-%m-%d}")
     if ground.check is None:
-        if ground.now > end:
+        if now > end:
             yield ground.about(partner, "P007", "error", f"its certificate expired on {end:%Y-%m-%d}")
         return
     try:
-        ground.check(der, use=use, now=ground.now)
+        ground.check(der, use=use, now=now)
     except CertificateRefused as refused:
         rule = "P007" if refused.reason in ("expired", "not-yet-valid") else "P009"
         yield ground.about(partner, rule, "error", f"its certificate cannot be used to {use}: {refused}")

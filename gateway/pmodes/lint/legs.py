@@ -37,7 +37,7 @@ def properties(ground: Ground) -> Iterator[Finding | None]:
     """P012: properties of the profile that an agreement leaves out."""
     for made in ground.made:
         leg = made.leg
-        if leg.is_test:
+        if leg.is_internal:
             continue
         if PROFILES[leg.profile].four_corner:
             declared = {rule.name for rule in leg.properties if rule.required and rule.when is None}
@@ -171,7 +171,7 @@ def backends(ground: Ground) -> Iterator[Finding | None]:
 def _inbound(ground: Ground) -> Iterator[Made]:
     """The legs on which something arrives for a consumer."""
     for made in ground.made:
-        if made.leg.to_party.name == made.document.file.own and not made.leg.is_test:
+        if made.leg.to_party.name == made.document.file.own and not made.leg.is_internal:
             yield made
 
 

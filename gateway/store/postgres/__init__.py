@@ -26,6 +26,7 @@ from gateway.store.postgres.registry import Registry
 from gateway.store.postgres.rotation import Rotation
 from gateway.store.postgres.seals import Seals
 from gateway.store.postgres.sql import load
+from gateway.store.postgres.updates import Updates
 from gateway.store.postgres.uploads import Uploads
 from gateway.store.postgres.webhooks import Webhooks
 
@@ -34,7 +35,7 @@ Q = load("session")
 
 class PostgresStore(
     Inbound, Outbound, Pulling, Jobs, Payloads, Messages, Uploads, Registry, Webhooks, PartnerCertificates, Audit,
-    Agreements, Keys, Rotation, Seals,
+    Agreements, Keys, Rotation, Seals, Updates,
 ):  # fmt: skip
     """`api.Store` in one schema of one database. Belongs to the event loop that opened it."""
 

@@ -2,9 +2,12 @@ import asyncpg
 import pytest
 
 from gateway.store import states
-from gateway.store.states import INBOUND, JOB, KEY, OUTBOUND
+from gateway.store.states import INBOUND, JOB, KEY, OUTBOUND, UPDATE_INBOUND, UPDATE_OUTBOUND
 
-TABLES = {"inbound": INBOUND, "outbound": OUTBOUND, "job": JOB, "key": KEY}
+UPDATES = {"inbound": UPDATE_INBOUND, "outbound": UPDATE_OUTBOUND}
+TABLES = {"inbound": INBOUND, "outbound": OUTBOUND, "job": JOB, "key": KEY} | {
+    f"update {k}": t for k, t in UPDATES.items()
+}
 
 
 def all_states(table):
@@ -112,6 +115,24 @@ async def test_the_database_allows_these_changes_of_a_key_and_no_other(database)
             if await allowed(sql.execute("UPDATE key_use SET state = $1", after)):
                 found.add((before, after))
     assert found == {(c.before, c.after) for c in KEY if c.before} | {(state, state) for state in every}
+
+
+@pytest.mark.parametrize("direction", UPDATES)
+async def test_the_database_allows_these_changes_of_an_update_and_no_other(database, direction):
+    sql, found = database.sql, set()
+    every = sorted({*all_states(UPDATE_INBOUND), *all_states(UPDATE_OUTBOUND), "NONSENSE"})
+    for before in every:
+        for after in every:
+            await sql.execute("SET session_replication_role = replica")
+            id = await sql.fetchval(
+                """INSERT INTO agreement_update (id, direction, kind, state, partner, party, ours, reference, document,
+                                                 message_id, conversation_id, current, certificates)
+                   VALUES (gen_random_uuid(), $1, 'update', $2, 'p', 'P', 'O', gen_random_uuid()::text, '', 'm', 'c', 'a', '{}')
+                   RETURNING id""", direction, before)  # fmt: skip
+            await sql.execute("SET session_replication_role = origin")
+            if await allowed(sql.execute("UPDATE agreement_update SET state = $2 WHERE id = $1", id, after)):
+                found.add((before, after))
+    assert found == {(c.before, c.after) for c in UPDATES[direction] if c.before} | {(state, state) for state in every}
 
 
 async def test_rows_are_born_in_one_state(newest):
