@@ -84,6 +84,8 @@ EVENTS: dict[str, str] = {
     "agreements.trouble": "this process cannot serve the active revision; it is not ready and tries again",
     "agreements.unavailable": "an earlier revision cannot be loaded; its messages go on under the one in force",
     "agreements.drift": "the files are not those of the revision in force; `gateway pmodes plan` shows how they differ",
+    # the audit
+    "audit.anchored": "the head of the audit chain was signed; kept elsewhere, the line shows if rows go missing",
     # processes
     "gateway.started": "all workers serve",
     "gateway.stopping": "the gateway drains and will stop",

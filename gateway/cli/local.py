@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -35,6 +35,18 @@ def on_store(config: Path | None, do: Callable[..., Awaitable[T]]) -> T:
             await store.close()
 
     return asyncio.run(run())
+
+
+def actor(settings: Any) -> str:
+    """Who acts, as it stands in the audit: the user of the system and the node."""
+    import getpass
+    import os
+
+    try:
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container without an entry for its user
+        user = f"uid {os.getuid()}"
+    return f"{user}@{settings.node.name}"
 
 
 def found_config() -> Path | None:

@@ -32,6 +32,7 @@ from gateway.as4.units import PartInfo, Reference, UserMessage
 from gateway.scope import EVERYTHING, Scope
 from gateway.stages import Step
 from gateway.store.agreements import Agreements
+from gateway.store.chain import Link
 from gateway.store.webhooks import Webhooks
 
 Direction = Literal["inbound", "outbound"]
@@ -449,6 +450,19 @@ class AuditEntry(Struct, frozen=True, kw_only=True):
     number: int | None = None
 
 
+class AuditFilter(Struct, frozen=True, kw_only=True):
+    """Which audit rows to list, newest first. `kind` and what begins with it and a dot; `before` is a number;
+    rows from `since` on and before `until`."""
+
+    kind: str | None = None
+    actor: str | None = None
+    subject: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: int | None = None
+    limit: int = 100
+
+
 class Health(Struct, frozen=True, kw_only=True):
     """What `/readyz` and `doctor` want to know."""
 
@@ -785,7 +799,23 @@ class Store(Agreements, Webhooks, Protocol):
     # audit
     async def audit(self, entry: AuditEntry) -> None: ...
 
+    async def audit_next(self, entry: AuditEntry, *, number: int, hash: bytes) -> bool:
+        """Append `entry` if the last row is still the one with this number and hash. False: it is not."""
+        ...
+
     async def audit_entries(self, *, after: int = 0, limit: int = 100) -> list[AuditEntry]: ...
+
+    async def audit_search(self, wanted: AuditFilter) -> list[AuditEntry]:
+        """Newest first."""
+        ...
+
+    async def audit_head(self) -> tuple[int, bytes]:
+        """Number and hash of the last row, as whoever appended it left them."""
+        ...
+
+    async def audit_links(self, *, after: int = 0, limit: int = 1000) -> list[Link]:
+        """Rows as they are hashed, oldest first."""
+        ...
 
     async def verify_audit(self) -> int | None:
         """None when the chain holds, else the number of the first row that does not fit."""

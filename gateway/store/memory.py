@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid4, uuid5
 
@@ -27,6 +28,7 @@ from gateway.store.api import (
     Attempt,
     AttemptResult,
     AuditEntry,
+    AuditFilter,
     Client,
     Conversation,
     Credential,
@@ -717,12 +719,31 @@ class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
         row = (number, self._clock.now(), *row_texts(kind, actor, subject, detail))
         self._links.append(Link(*row, hash_of(previous, *row)))
 
+    async def audit_next(self, entry: AuditEntry, *, number: int, hash: bytes) -> bool:
+        if await self.audit_head() != (number, hash):
+            return False
+        await self.audit(entry)
+        return True
+
     async def audit_entries(self, *, after: int = 0, limit: int = 100) -> list[AuditEntry]:
-        return [
-            AuditEntry(kind=link.kind, actor=link.actor, subject=link.subject, detail=msgspec.json.decode(link.detail),
-                       at=link.at, number=link.number)
-            for link in self._links[after : after + limit]
-        ]  # fmt: skip
+        return [_audit_entry(link) for link in self._links[after : after + limit]]
+
+    async def audit_search(self, wanted: AuditFilter) -> list[AuditEntry]:
+        w = wanted
+        found = (
+            _audit_entry(link) for link in reversed(self._links)
+            if (w.kind is None or link.kind == w.kind or link.kind.startswith(f"{w.kind}."))
+            and w.actor in (None, link.actor) and w.subject in (None, link.subject)
+            and (w.since is None or link.at >= w.since) and (w.until is None or link.at < w.until)
+            and (w.before is None or link.number < w.before)
+        )  # fmt: skip
+        return list(islice(found, w.limit))
+
+    async def audit_head(self) -> tuple[int, bytes]:
+        return (self._links[-1].number, self._links[-1].hash) if self._links else (0, BEGINNING)
+
+    async def audit_links(self, *, after: int = 0, limit: int = 1000) -> list[Link]:
+        return [link for link in self._links if link.number > after][:limit]
 
     async def verify_audit(self) -> int | None:
         return first_misfit(self._links)[0]
@@ -867,6 +888,13 @@ class _Receiving(_Chunked):
 class _Submitting(_Chunked):
     async def accept(self, message: NewOutbound) -> Stored:
         return await self._accept(message)
+
+
+def _audit_entry(link: Link) -> AuditEntry:
+    return AuditEntry(
+        kind=link.kind, actor=link.actor, subject=link.subject, detail=msgspec.json.decode(link.detail), at=link.at,
+        number=link.number,
+    )  # fmt: skip
 
 
 def _check_chunks(parts: tuple[NewPart, ...], written: Counter[int]) -> None:
