@@ -121,10 +121,7 @@ def verify(file, certificates, kept, as_json, config):
     Exit status 0: intact, 3: broken
     """
     known = _certificates(certificates)
-    if file is None:
-        verdict = _verify_database(config, known, kept)
-    else:
-        verdict = _verify_file(file, known, kept)
+    verdict = _verify_database(config, known, kept) if file is None else _verify_file(file, known, kept)
     _show(verdict, as_json)
     sys.exit(0 if verdict.intact else 3)
 

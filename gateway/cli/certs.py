@@ -7,13 +7,21 @@ from pathlib import Path
 import click
 
 from gateway.cli.output import json_option, show_json, show_table
+from gateway.cli.verbs import Verb, Verbs
 
 COLUMNS = ["alias", "kind", "key", "subject", "valid_until", "usable_for", "sha256"]
 
 
-@click.group()
+#: Commands in modules of their own, imported when they are used.
+VERBS = {
+    "watch": Verb("gateway.cli.certs_watch:watch", "What comes to its end, ours and the partners'."),
+    "calendar": Verb("gateway.cli.certs_watch:calendar", "The same as a calendar file, with alarms."),
+}
+
+
+@click.group(cls=Verbs, verbs=VERBS)
 def group():
-    """Certificates: look into a file, make some for development."""
+    """Certificates: look into a file, what ends when, make some for development."""
 
 
 @group.command()

@@ -32,6 +32,7 @@ from gateway.as4.units import PartInfo, Reference, UserMessage
 from gateway.scope import EVERYTHING, Scope
 from gateway.stages import Step
 from gateway.store.agreements import Agreements
+from gateway.store.alerts import Alerts
 from gateway.store.chain import Link
 from gateway.store.webhooks import Webhooks
 
@@ -497,7 +498,7 @@ class Submitting(Protocol):
         ...
 
 
-class Store(Agreements, Webhooks, Protocol):
+class Store(Agreements, Webhooks, Alerts, Protocol):
     """Everything the gateway keeps. All verbs raise `StoreUnavailable`."""
 
     # inbound

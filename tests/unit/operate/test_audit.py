@@ -288,7 +288,7 @@ def changes(draw, octets):
             case "drop line":
                 octets = b"".join(lines[:i] + lines[i + 1 :])
             case "copy line":
-                octets = b"".join(lines[:i] + [lines[j]] + lines[i:])
+                octets = b"".join([*lines[:i], lines[j], *lines[i:]])
             case "swap lines":
                 lines[i], lines[j] = lines[j], lines[i]
                 octets = b"".join(lines)
@@ -344,7 +344,7 @@ def peak_of(count):
     def rows():
         previous = BEGINNING
         for number in range(1, count + 1):
-            row = (number, NOW, "message.refused", "192.0.2.1", "-", '{"code":"EBMS:0101","n":%d}' % number)
+            row = (number, NOW, "message.refused", "192.0.2.1", "-", f'{{"code":"EBMS:0101","n":{number}}}')
             previous = hash_of(previous, *row)
             yield audit.line(Link(*row, previous))
 
