@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from gateway.operate.watched import Watched
@@ -32,8 +33,9 @@ STORM_DAYS = 7
 HELD = frozenset({"sign", "decrypt", "encrypt", "tls-server", "tls-client"})
 DAY = timedelta(days=1)
 
-#: What an alert carries in full; the others only with the names of their owners. Receivers cap bodies.
-MOST = 30
+#: Octets of certificates that an alert carries in full; the others only with the names of their owners. Receivers
+#: cap bodies, and ours are cut at 20,000.
+MOST = 10_000
 MOST_NAMES = 3000
 
 _USES = {
@@ -139,11 +141,20 @@ def say(due: Sequence[Due]) -> NewAlert:
         "severity": severity(due),
         "summary": {"en": _sentence(facts, list(partners), storm, 0), "lv": _sentence(facts, list(partners), storm, 1)},
         "storm": storm,
-        "certificates": facts[:MOST],
+        "certificates": (shown := list(_fitting(facts))),
     }  # fmt: skip
-    if len(facts) > MOST:
-        data["more"] = len(facts) - MOST
+    if len(facts) > len(shown):
+        data["more"] = len(facts) - len(shown)
     return NewAlert("cert.expired" if over else "cert.due", data)
+
+
+def _fitting(facts: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    room = MOST
+    for one in facts:
+        room -= len(msgspec.json.encode(one))
+        if room < 0:
+            return
+        yield one
 
 
 def severity(due: Iterable[Due]) -> str:
