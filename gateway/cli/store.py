@@ -1,10 +1,12 @@
 """`gateway store`: the message store of this node."""
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import click
 
-from gateway.cli.local import config_option, found_config, on_store
+from gateway.cli.local import acting, config_option, found_config, on_store
 from gateway.cli.output import json_option, show_json, show_table
 
 
@@ -45,6 +47,9 @@ def migrate(config):
     from gateway import app
 
     done = asyncio.run(app.migrate(app.load_config(config or found_config())))
+    if done:
+        note = _note(config, "store.migrated", migrations=done)
+        on_store(config, lambda store: store.audit(note))
     click.echo("\n".join(done) if done else "the schema is up to date")
 
 
@@ -67,10 +72,20 @@ def purge(yes, config):
 
     async def erase(store):
         total = 0
-        while count := await store.purge(
-            delivered_before=retention.delivered_payloads, settled_before=retention.sent_payloads
-        ):
-            total += count
+        try:
+            while count := await store.purge(
+                delivered_before=retention.delivered_payloads, settled_before=retention.sent_payloads
+            ):
+                total += count
+        finally:  # what was erased before it broke off is erased
+            await store.audit(_note(config, "store.purged", erased=total, delivered_before=float(retention.delivered_payloads),
+                                    settled_before=float(retention.sent_payloads)))  # fmt: skip
         return total
 
     click.echo(f"{on_store(config, erase)} erased")
+
+
+def _note(config: Path | None, kind: str, **detail: object) -> Any:
+    from gateway.store.api import AuditEntry
+
+    return AuditEntry(kind=kind, actor=acting(config), subject="store", detail=detail)

@@ -17,6 +17,8 @@ Promises (a contract suite runs them against every store)
   for each webhook of the message's backend that wants its type. The data of that job is
   the event's, with `id` (the same for all webhooks), `type`, `message_id` and
   `conversation_id` added.
+- An event that says what somebody had done with a message (`AUDITED`) is in the audit, too, in the
+  same commit; `by` in its data says who.
 """
 
 from collections.abc import AsyncIterator
@@ -358,6 +360,12 @@ class Job(Struct, frozen=True, kw_only=True):
     created_at: datetime
     lease_until: datetime
     data: dict[str, Any] = field(default_factory=dict)
+
+
+#: What somebody has done with a message, and not the gateway by itself.
+AUDITED = frozenset(
+    {"message.cancelled", "message.resent", "message.held", "message.released", "message.redelivered"}
+)  # fmt: skip
 
 
 class NewEvent(Struct, frozen=True):
@@ -770,8 +778,8 @@ class Store(Agreements, Webhooks, Alerts, Protocol):
         ...
 
     # registry
-    async def add_client(self, client: Client, *credentials: Credential) -> None:
-        """In one commit."""
+    async def add_client(self, client: Client, *credentials: Credential, note: AuditEntry | None = None) -> None:
+        """In one commit, as is the audit entry of everything below that is given one."""
         ...
 
     async def client_by(self, kind: CredentialKind, key: str) -> tuple[Client, Credential] | None:
@@ -781,19 +789,19 @@ class Store(Agreements, Webhooks, Alerts, Protocol):
 
     async def clients(self) -> list[Client]: ...
 
-    async def revoke_client(self, id: str) -> bool:
+    async def revoke_client(self, id: str, *, note: AuditEntry | None = None) -> bool:
         """False when there is none, or it was revoked before."""
         ...
 
-    async def set_scope(self, client: str, scope: Scope) -> bool:
+    async def set_scope(self, client: str, scope: Scope, *, note: AuditEntry | None = None) -> bool:
         """False when there is no such client."""
         ...
 
-    async def add_credential(self, credential: Credential) -> None: ...
+    async def add_credential(self, credential: Credential, *, note: AuditEntry | None = None) -> None: ...
 
     async def credentials(self, *, client: str | None = None) -> list[Credential]: ...
 
-    async def revoke_credential(self, id: str) -> bool:
+    async def revoke_credential(self, id: str, *, note: AuditEntry | None = None) -> bool:
         """False when there is none, or it was revoked before."""
         ...
 

@@ -24,6 +24,7 @@ from gateway.errors import ClaimLost, StoreUnavailable, SubmissionConflict
 from gateway.scope import EVERYTHING, FINAL_RECIPIENT, ORIGINAL_SENDER, Scope, names
 from gateway.stages import Step
 from gateway.store.api import (
+    AUDITED,
     COUNTED,
     Attempt,
     AttemptResult,
@@ -657,13 +658,14 @@ class MemoryStore(MemoryUploads, MemoryAlerts, MemoryWebhooks, MemoryAgreements)
 
     # -- registry ---------------------------------------------------------------------
 
-    async def add_client(self, client: Client, *credentials: Credential) -> None:
+    async def add_client(self, client: Client, *credentials: Credential, note: AuditEntry | None = None) -> None:
         if client.id in self._clients:
             raise StoreUnavailable("the client is known already")
         self._refuse_known(credentials)
         self._clients[client.id] = msgspec.structs.replace(client, created_at=self._clock.now())
         for credential in credentials:
             await self.add_credential(credential)
+        self._noted(note)
 
     async def client_by(self, kind: CredentialKind, key: str) -> tuple[Client, Credential] | None:
         found = next((c for c in self._credentials.values() if (c.kind, c.key) == (kind, key)), None)
@@ -676,24 +678,27 @@ class MemoryStore(MemoryUploads, MemoryAlerts, MemoryWebhooks, MemoryAgreements)
     async def clients(self) -> list[Client]:
         return list(self._clients.values())
 
-    async def revoke_client(self, id: str) -> bool:
+    async def revoke_client(self, id: str, *, note: AuditEntry | None = None) -> bool:
         client = self._clients.get(id)
         if client is None or client.revoked:
             return False
         self._clients[id] = msgspec.structs.replace(client, revoked=True)
+        self._noted(note)
         return True
 
-    async def set_scope(self, client: str, scope: Scope) -> bool:
+    async def set_scope(self, client: str, scope: Scope, *, note: AuditEntry | None = None) -> bool:
         if client not in self._clients:
             return False
         self._clients[client] = msgspec.structs.replace(self._clients[client], scope=scope)
+        self._noted(note)
         return True
 
-    async def add_credential(self, credential: Credential) -> None:
+    async def add_credential(self, credential: Credential, *, note: AuditEntry | None = None) -> None:
         self._refuse_known((credential,))
         if credential.client not in self._clients:
             raise StoreUnavailable("there is no such client")
         self._credentials[credential.id] = msgspec.structs.replace(credential, created_at=self._clock.now())
+        self._noted(note)
 
     def _refuse_known(self, credentials: tuple[Credential, ...]) -> None:
         taken = {(c.kind, c.key) for c in self._credentials.values()}
@@ -703,17 +708,22 @@ class MemoryStore(MemoryUploads, MemoryAlerts, MemoryWebhooks, MemoryAgreements)
     async def credentials(self, *, client: str | None = None) -> list[Credential]:
         return [c for c in self._credentials.values() if client in (None, c.client)]
 
-    async def revoke_credential(self, id: str) -> bool:
+    async def revoke_credential(self, id: str, *, note: AuditEntry | None = None) -> bool:
         known = self._credentials.get(id)
         if known is None or known.revoked:
             return False
         self._credentials[id] = msgspec.structs.replace(known, revoked=True)
+        self._noted(note)
         return True
 
     # -- audit ------------------------------------------------------------------------
 
     async def audit(self, entry: AuditEntry) -> None:
         self._append(entry.kind, entry.actor, entry.subject, entry.detail)
+
+    def _noted(self, note: AuditEntry | None) -> None:
+        if note is not None:
+            self._append(note.kind, note.actor, note.subject, note.detail)
 
     def _append(self, kind: str, actor: str, subject: str, detail: dict[str, Any]) -> None:
         number, previous = len(self._links) + 1, self._links[-1].hash if self._links else BEGINNING
@@ -792,6 +802,9 @@ class MemoryStore(MemoryUploads, MemoryAlerts, MemoryWebhooks, MemoryAgreements)
         for event in events:
             number = len(self._events) + 1
             self._events.append((number, self._clock.now(), event.type, message.id, message.backend, dict(event.data)))
+            if event.type in AUDITED:
+                about = {"direction": message.direction, "partner": message.partner}
+                self._append(event.type, str(event.data.get("by", "-")), message.unit.message_id, about)
             data = {
                 **event.data, "id": str(uuid5(NAMESPACE_OID, str(number))), "type": event.type,
                 "message_id": message.unit.message_id, "conversation_id": message.unit.conversation_id,

@@ -23,3 +23,17 @@ CREATE TABLE alert (
     CHECK ((state = 'CLAIMED') = (claim IS NOT NULL))
 );
 CREATE INDEX alert_due ON alert (due_at) WHERE state IN ('READY', 'CLAIMED');
+
+-- What somebody has done with a message is in the audit, in the commit of its event. At the end of the
+-- transaction: the head of the audit is the last thing that anybody locks.
+CREATE FUNCTION audit_of_event() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM append_audit(NEW.type, coalesce(NEW.data->>'by', '-'), message.message_id,
+                         json_build_object('direction', direction, 'partner', partner))
+       FROM message WHERE message.id = NEW.message;
+    RETURN NULL;
+END $$;
+
+CREATE CONSTRAINT TRIGGER event_to_audit AFTER INSERT ON event DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+WHEN (NEW.type IN ('message.cancelled', 'message.resent', 'message.held', 'message.released', 'message.redelivered'))
+EXECUTE FUNCTION audit_of_event();
