@@ -248,7 +248,9 @@ class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     Types: message.accepted, message.acknowledged, message.failed, message.retrying,
     message.received, message.delivered; and what backends ask for: message.cancelled,
-    message.resent, message.held, message.released, message.redelivered.
+    message.resent, message.held, message.released, message.redelivered. In the data of these last `by` says
+    who asked. A webhook that asks for cert.due or cert.expired by name hears of certificates, if its client
+    sees everything.
     """
 
     id: str

@@ -78,8 +78,9 @@ def purge(yes, config):
             ):
                 total += count
         finally:  # what was erased before it broke off is erased
-            await store.audit(_note(config, "store.purged", erased=total, delivered_before=float(retention.delivered_payloads),
-                                    settled_before=float(retention.sent_payloads)))  # fmt: skip
+            bounds = {"delivered_before": float(retention.delivered_payloads),
+                      "settled_before": float(retention.sent_payloads)}  # fmt: skip
+            await store.audit(_note(config, "store.purged", erased=total, **bounds))
         return total
 
     click.echo(f"{on_store(config, erase)} erased")
