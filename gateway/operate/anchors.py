@@ -144,7 +144,7 @@ async def anchor(store: Store, key: SigningKey, *, actor: str, now: datetime, id
         }  # fmt: skip
         entry = AuditEntry(kind=ANCHORED, actor=actor, subject=f"row {number}", detail=detail)
         if await store.audit_next(entry, number=number, hash=hash):
-            log.event(ANCHORED, number=number, hash=made.hash, at=made.at, certificate_sha256=name)
+            log.event("audit.anchored", number=number, hash=made.hash, at=made.at, certificate_sha256=name)
             return made
     raise StoreUnavailable("the audit grows faster than it can be anchored")
 

@@ -88,9 +88,9 @@ class Watch:
 
 
 def _tell(due: Due) -> None:
-    facts = due.facts
+    facts, missing, over = due.facts, due.about == "successor", due.threshold == 0
     log.event(
-        "cert.missing" if due.about == "successor" else "cert.expired" if due.threshold == 0 else "cert.due",
+        "cert.missing" if missing else "cert.expired" if over else "cert.due",
         level={"info": "info", "warning": "warning", "critical": "error"}[expiry.severity([due])],
         owner=", ".join(facts["owners"]), use=", ".join(facts["uses"]), certificate_sha256=due.certificate,
         subject=facts["subject"], not_after=facts["not_after"], days=facts["days"], threshold=due.threshold,
