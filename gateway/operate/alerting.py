@@ -82,15 +82,15 @@ class Hook:
 
 async def _run(command: tuple[str, ...], body: bytes) -> None:
     """Raises `DeliveryDelayed` unless it ends with 0; it is killed, with its children, when we are cancelled."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-        env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}, cwd="/", start_new_session=True,
-    )  # fmt: skip
+    # A file in memory and no pipe: nobody has to write while the other does not read, or is gone.
+    with open(os.memfd_create("alert"), "w+b", buffering=0) as given:
+        given.write(body)
+        given.seek(0)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=given, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+            env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}, cwd="/", start_new_session=True,
+        )  # fmt: skip
     try:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it did not want to know; its status counts
-            process.stdin.write(body)
-            await process.stdin.drain()
-        process.stdin.close()
         status = await process.wait()
     finally:
         if process.returncode is None:

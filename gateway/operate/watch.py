@@ -58,8 +58,10 @@ class Watch:
         """Metrics of everything, and what is told now for the first time. Raises `StoreUnavailable`."""
         rooms = self._rooms
         watched = await rooms.cpu.run(
-            everything, rooms.config, rooms.keyring.value, rooms.agreements.value.pmodes, self._sources
+            everything, rooms.config, rooms.keyring.value, rooms.agreements.value.pmodes
         )
+        for source in self._sources:
+            watched += await source()
         metrics.certificates((w.owner, w.use, w.id[:12], w.not_before.timestamp(), w.not_after.timestamp())
                              for w in watched)  # fmt: skip
         now = await rooms.store.now()

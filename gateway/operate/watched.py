@@ -5,7 +5,7 @@ Collecting reads the keyring, the agreements in force and the TLS files of the c
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -42,16 +42,13 @@ class Watched(Struct, frozen=True, kw_only=True):
     state: State = "active"
 
 
-#: More to watch, for instance cached revocation lists: called once a round, in a thread, and must not raise.
-Source = Callable[[], Iterable[Watched]]
+#: More to watch, from the database or a cache (revocation lists): asked once a round.
+Source = Callable[[], Awaitable[Iterable[Watched]]]
 
 
-def everything(config: Config, keyring: Keyring, pmodes: PModeSet, more: Iterable[Source] = ()) -> list[Watched]:
-    """All of it. Reads files: not for the event loop."""
-    found = [*ours(config, keyring, pmodes), *partners(pmodes)]
-    for source in more:
-        found += source()
-    return list(dict.fromkeys(found))
+def everything(config: Config, keyring: Keyring, pmodes: PModeSet) -> list[Watched]:
+    """All of it, but for what a `Source` adds. Reads files: not for the event loop."""
+    return [*ours(config, keyring, pmodes), *partners(pmodes)]
 
 
 def one(der: bytes, *, owner: str, use: Use, ours: bool, state: State = "active") -> Watched | None:

@@ -77,7 +77,10 @@ def source(*ends, clock, owner="AP_{n:02}", use="sign"):
                 not_before=clock.now() - 300 * DAY, not_after=clock.now() + end * DAY)
         for n, end in enumerate(ends)
     ]  # fmt: skip
-    return lambda: made
+    async def more():
+        return made
+
+    return more
 
 
 @pytest.fixture
@@ -97,13 +100,12 @@ async def test_everything_that_ends_is_seen(lv, tmp_path):
     (tmp_path / "clients.pem").write_bytes(to_pem(other.certificate))
     tls = Tls(certificate=tmp_path / "server.pem", client_ca=tmp_path / "clients.pem")
     config = replace(rooms.config, as4=replace(rooms.config.as4, tls=tls))
-    found = everything(config, rooms.keyring.value, rooms.agreements.value.pmodes,
-                       [source(5, clock=Clock(), owner="CA of them", use="crl")])  # fmt: skip
+    found = everything(config, rooms.keyring.value, rooms.agreements.value.pmodes)
     seen = {(w.owner, w.use, w.ours) for w in found}
     assert seen == {
         ("AP_LV_01", "sign", True), ("AP_LV_01", "decrypt", True), ("AP_EE_01", "sign", False),
         ("AP_EE_01", "encrypt", False), ("AS4 listener", "tls-server", True), ("AS4 listener", "ca", True),
-        ("AS4 listener", "tls-ca", True), ("CA of them", "crl", False),
+        ("AS4 listener", "tls-ca", True),
     }  # fmt: skip
 
 
@@ -162,6 +164,13 @@ async def test_after_a_long_outage_only_the_most_urgent_is_told(lv, clock):
     clock.pass_(93 * 86_400)
     told = [(d.about, d.threshold) for d in await one.look() if d.certificate == f"{0:064}"]
     assert sorted(told) == [("expiry", 3), ("successor", 45)]
+
+
+async def test_a_revocation_list_that_somebody_else_keeps_is_watched_like_a_certificate(lv, clock):
+    one = watch_of(lv, clock, sources=[source(0.5, clock=clock, owner="CA of them", use="crl")])
+    [due] = [d for d in await one.look() if "CA of them" in d.facts["owners"]]
+    assert (due.about, due.threshold) == ("expiry", 1)
+    assert 'use="crl"' in metrics.exposition()[1].decode()
 
 
 async def test_a_storm_is_one_alert_that_names_them(lv, clock):
@@ -348,7 +357,7 @@ def test_a_hook_that_cannot_be_meant_is_refused(wrong):
 
 
 async def test_the_watch_survives_what_nobody_has_thought_of(lv, clock, logged, monkeypatch):
-    def broken():
+    async def broken():
         raise OverflowError("a date of another age")
 
     one = watch_of(lv, clock, sources=[broken])
