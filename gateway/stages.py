@@ -90,6 +90,9 @@ POINTS: dict[str, str] = {
     "AG04": "store",    # everybody has acknowledged, before it is made active
     "AG05": "match",    # active, not in force in this process
     "AG06": "match",    # in force in this process, nobody was told
+    "AL01": "notify",   # what is due of certificates is told, nobody has heard of it
+    "AL02": "notify",   # an alert is claimed, the hook is not told
+    "AL03": "notify",   # the hook was told, and that is not noted
     "MT01": "deliver",  # retention, in the middle of a batch
     "MT03": "store",    # between two migrations
 }

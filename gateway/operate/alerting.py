@@ -15,13 +15,14 @@ from gateway import log
 from gateway.config import Config
 from gateway.errors import ClaimLost, ConfigError, DeliveryDelayed, DeliveryRefused
 from gateway.plugin import Event, WebhookTarget
+from gateway.stages import point
 from gateway.store.alerts import Alert
 from gateway.store.api import Store
 
 #: Seconds before each further attempt. Then it is given up, and the log says so: what is not told in a day is old.
 RETRIES = (10.0, 60.0, 300.0, 1800.0, 7200.0, 21_600.0)
 #: What a hook may take, and how long an alert stays ours without a word.
-DEADLINE, LEASE = 30.0, 60.0
+DEADLINE, LEASE = 30.0, 45.0
 #: An alert that found no hook in a week is not told any more.
 NEWER = 7 * 86_400.0
 
@@ -52,6 +53,7 @@ class Hook:
                 await self._one(alert)
 
     async def _one(self, alert: Alert) -> None:
+        point("AL02")
         try:
             async with asyncio.timeout(DEADLINE):
                 await self._tell(alert)
@@ -65,6 +67,7 @@ class Hook:
             log.event("alert.parked" if last else "alert.retrying", level="error" if last else "warning",
                       alert=alert.id, type=alert.type, reason=why)  # fmt: skip
             return
+        point("AL03")
         await self._store.finish_alert(alert.id, alert.claim, state="DONE")
         log.event("alert.told", alert=alert.id, type=alert.type)
 
@@ -83,7 +86,7 @@ class Hook:
 async def _run(command: tuple[str, ...], body: bytes) -> None:
     """Raises `DeliveryDelayed` unless it ends with 0; it is killed, with its children, when we are cancelled."""
     # A file in memory and no pipe: nobody has to write while the other does not read, or is gone.
-    with open(os.memfd_create("alert"), "w+b", buffering=0) as given:
+    with os.fdopen(os.memfd_create("alert"), "w+b", buffering=0) as given:
         given.write(body)
         given.seek(0)
         process = await asyncio.create_subprocess_exec(

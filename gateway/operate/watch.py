@@ -15,6 +15,7 @@ from gateway.msh.rooms import Rooms
 from gateway.operate import expiry
 from gateway.operate.alerting import Hook
 from gateway.operate.watched import Source, everything
+from gateway.stages import point
 from gateway.store.alerts import Due
 
 #: Between two looks, and between two looks for alerts of another node, in seconds.
@@ -68,6 +69,8 @@ class Watch:
         if not self._believed(now):
             return []
         told = await rooms.store.tell(expiry.judge(watched, now), expiry.say)
+        if told:
+            point("AL01")
         for due in told:
             _tell(due)
         await rooms.store.forget_alerts(alerts_before=KEEP_ALERTS, told_before=KEEP_TOLD)
