@@ -5,6 +5,7 @@ line as well, so that `gateway doctor` judges what `gateway run` would load.
 """
 
 import asyncio
+import math
 import os
 import ssl
 import time
@@ -22,6 +23,7 @@ from gateway.backends.domibus_ws import DomibusWsBackend
 from gateway.backends.filesystem import FilesystemBackend
 from gateway.backends.rest import RestBackend
 from gateway.backends.soap_push import SoapPushBackend
+from gateway.backends.webhook import WebhookSender
 from gateway.clock import Clock, SystemClock
 from gateway.config import Config, Secret
 from gateway.errors import ConfigError, GatewayError, KeyUnavailable, StoreUnavailable
@@ -50,6 +52,10 @@ from gateway.msh.spool import SpoolRoom
 from gateway.msh.submit import Submitter
 from gateway.msh.workers import Workers
 from gateway.operate import agreements as agreement_verbs
+from gateway.operate.alerting import Hook
+from gateway.operate.anchors import keep_anchored
+from gateway.operate.anchors import signer as audit_signer
+from gateway.operate.expiry import health as certificate_health
 from gateway.operate.lint import backends_of, findings
 from gateway.operate.partner_certificates import known_issuers
 from gateway.operate.ping import OneRevision
@@ -57,6 +63,9 @@ from gateway.operate.plan import bundle_of
 from gateway.operate.updates.desk import UpdateDesk
 from gateway.operate.updates.staging import Stager
 from gateway.operate.updates.work import UpdateWork
+from gateway.operate.watch import Watch
+from gateway.operate.watched import Watched
+from gateway.operate.watched import ours as our_certificates
 from gateway.pmodes import toml as pmode_toml
 from gateway.pmodes.bundle import Bundle, Files
 from gateway.pmodes.updates import BACKEND as UPDATES
@@ -69,6 +78,8 @@ from gateway.web.as4 import As4App
 
 #: A health answer is good for this long [reliability 5.7].
 READY_CACHE = 1.0
+#: And so long what we know of our own certificates: reading them costs more than asking what time it is.
+CERTIFICATES_CACHE = 30.0
 #: Waiting for running work when a process drains.
 DRAIN_DEADLINE = 30.0
 
@@ -201,6 +212,9 @@ class Gateway:
     ) -> None:  # fmt: skip
         self._rooms, self._workers, self._backends = rooms, workers, backends
         self.sender, self.holder, self.puller, self.door = sender, holder, puller, door
+        teller = WebhookSender(door, f"urn:oots-as4-gateway:{rooms.node}")
+        self.watch = Watch(rooms, Hook(rooms.config, rooms.store, teller))
+        self._ours: tuple[float, list[Watched]] = (-math.inf, [])
         self._draining = False
         self._tasks: list[asyncio.Task] = []
         self._ready: tuple[float, bool, list[tuple[str, bool, str]]] = (0.0, False, [])
@@ -223,7 +237,22 @@ class Gateway:
             asyncio.create_task(self._rooms.revisions.keep(), name="agreements"),
             asyncio.create_task(self._rooms.rotation.keep(), name="rotation"),
             asyncio.create_task(self._rooms.revocations.keep(), name="revocations"),
+            *self._once_a_node(),
             *(asyncio.create_task(backend.run(), name=backend.name) for backend in own),
+        ]
+
+    def _once_a_node(self) -> list[asyncio.Task]:
+        """The watch over certificates, and the anchors of the audit: by the first process of each node."""
+        if metrics.place() not in ("0", "memory"):
+            return []
+        rooms = self._rooms
+        anchored = keep_anchored(
+            rooms.store, lambda: audit_signer(rooms.keyring.value), rooms.clock, node=rooms.node,
+            every=rooms.config.audit.anchor_every,
+        )  # fmt: skip
+        return [
+            asyncio.create_task(self.watch.keep(), name="watch"),
+            asyncio.create_task(anchored, name="anchors"),
         ]
 
     async def _tell_drift(self) -> None:
@@ -276,6 +305,7 @@ class Gateway:
         checks = [("draining", not self._draining, "draining" if self._draining else "taking work")]
         checks.append(await self._check_store())
         checks.append(self._check_keys())
+        checks.append(await self._check_certificates())
         checks.append(self._check_agreements())
         verdict = all(ok for _, ok, _ in checks)
         self._ready = (time.monotonic(), verdict, checks)
@@ -304,6 +334,16 @@ class Gateway:
     def tls_key(self, use: str) -> TlsKey | None:
         """The key for TLS that the ring has, if any."""
         return self._rooms.keyring.value.tls(use)
+
+    async def _check_certificates(self) -> tuple[str, bool, str]:
+        """Ours; a partner's that is over concerns that partner only."""
+        rooms = self._rooms
+        at, found = self._ours
+        if time.monotonic() - at > CERTIFICATES_CACHE:
+            pmodes = rooms.agreements.value.pmodes
+            found = await rooms.cpu.run(our_certificates, rooms.config, rooms.keyring.value, pmodes)
+            self._ours = (time.monotonic(), found)
+        return "certificates", *certificate_health(found, rooms.clock.now())
 
     def _check_agreements(self) -> tuple[str, bool, str]:
         """A process that cannot serve the active revision takes no messages under the one before."""

@@ -110,6 +110,17 @@ EVENTS: dict[str, str] = {
     "update.answered": "a partner answered our request; `state` says how",
     "update.undelivered": "a request of ours did not reach the partner",
     "update.timed_out": "a partner did not answer our request in the time it was given",
+    # certificates, and who is told
+    "cert.due": "a certificate, ours or a partner's, comes to its end in `days` days; told once a threshold",
+    "cert.expired": "a certificate, ours or a partner's, has come to its end",
+    "cert.missing": "a certificate comes to its end and has no successor yet",
+    "clock.differs": "the clocks of this node and of the database differ by `seconds`; nothing is told of certificates",
+    "clock.jumped": "the time has made a jump of `seconds`; nothing is told of certificates until it runs evenly",
+    "alert.told": "the operator's hook has taken an alert",
+    "alert.retrying": "the operator's hook did not take an alert; it is told again later",
+    "alert.parked": "the operator's hook did not take an alert, and it is given up",
+    # the audit
+    "audit.anchored": "the head of the audit chain was signed; kept elsewhere, the line shows if rows go missing",
     # processes
     "gateway.started": "all workers serve",
     "gateway.stopping": "the gateway drains and will stop",

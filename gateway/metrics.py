@@ -19,7 +19,7 @@ import math
 import mmap
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,11 +80,19 @@ RETURNS = Metric(
     "gateway_signature_returns", "counter", ("party",), "Times a partner went back to an earlier certificate by itself."
 )
 RING = Metric("gateway_keys_ring", "gauge", ("worker",), "Ring of own keys in force in a worker process.")
+CERT_END = Metric(
+    "gateway_cert_not_after_timestamp_seconds", "gauge", ("owner", "use", "fingerprint"),
+    "When a certificate, ours or a partner's, comes to its end.",
+)  # fmt: skip
+CERT_USED = Metric(
+    "gateway_cert_lifetime_used_ratio", "gauge", ("owner", "use", "fingerprint"),
+    "Share of a certificate's time that is over.",
+)  # fmt: skip
 BUILD = Metric("gateway_build_info", "gauge", ("version", "python"), "Always 1; the labels say what runs.")
 METRICS = {
     m.name: m
     for m in (MESSAGES, DURATION, STAGE, RETRIES, DUPLICATES, ERRORS, PAYLOAD, RECEIPTS, WEBHOOKS, PULLS, REVOCATION,
-              QUEUE, RESTARTS, AGREEMENTS, RING, REFUSALS, RETURNS, BUILD)
+              QUEUE, RESTARTS, AGREEMENTS, RING, REFUSALS, RETURNS, CERT_END, CERT_USED, BUILD)
 }  # fmt: skip
 
 #: Doubles in a file. 100 partners with 4 actions and 4 outcomes take 1,600; 256 KiB is nothing.
@@ -290,6 +298,19 @@ def backlog(jobs: Mapping[str, int]) -> None:
         _gauge(QUEUE, labels, float(now.get(labels, 0)))
 
 
+def certificates(found: Iterable[tuple[str, str, str, float, float]]) -> None:
+    """Owner, use, short fingerprint, and from when to when (Unix seconds) of every certificate there is. One that is
+    no longer named is gone, and no alert may stand on it."""
+    now, left = time.time(), {(m, labels) for m, labels, _ in _values.series() if m in (CERT_END, CERT_USED)}
+    for owner, use, fingerprint, begin, end in found:
+        labels = tuple(label[:LABEL] for label in (owner, use, fingerprint))
+        _gauge(CERT_END, labels, end)
+        _gauge(CERT_USED, labels, min(max((now - begin) / max(end - begin, 1.0), 0.0), 1.0))
+        left -= {(CERT_END, labels), (CERT_USED, labels)}
+    for metric, labels in left:
+        _gauge(metric, labels, math.nan)
+
+
 def _stage(direction: str, step: stages.Step) -> None:
     _observe(STAGE, (direction, step.stage), step.seconds)
 
@@ -347,7 +368,8 @@ class _Collector:
                 kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
                 made = kind(name, metric.text, labels=metric.labels)
                 for labels, doubles in family.items():
-                    made.add_metric(labels, doubles[0])
+                    if not math.isnan(doubles[0]):  # a gauge that was taken back
+                        made.add_metric(labels, doubles[0])
             yield made
 
 

@@ -248,8 +248,10 @@ class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     Types: message.accepted, message.acknowledged, message.failed, message.retrying,
     message.received, message.delivered; and what backends ask for: message.cancelled,
-    message.resent, message.held, message.released, message.redelivered. Without a message: certificate.returned
-    (a partner refuses our new certificate and is signed for with the one before).
+    message.resent, message.held, message.released, message.redelivered. In the data of these last `by` says
+    who asked. Without a message: certificate.returned (a partner refuses our new certificate and is signed for
+    with the one before). A webhook that asks for cert.due or cert.expired by name hears of certificates, if its
+    client sees everything.
     """
 
     id: str

@@ -101,6 +101,9 @@ POINTS: dict[str, str] = {
     "AU05": "submit",   # the answer is submitted, and that is not noted
     "AU06": "deliver",  # an answer to a request of ours is read, before it is noted
     "AU07": "submit",   # a request of ours is submitted, and that is not noted
+    "AL01": "notify",   # what is due of certificates is told, nobody has heard of it
+    "AL02": "notify",   # an alert is claimed, the hook is not told
+    "AL03": "notify",   # the hook was told, and that is not noted
     "MT01": "deliver",  # retention, in the middle of a batch
     "MT02": "store",    # between two batches of sealing anew
     "MT03": "store",    # between two migrations

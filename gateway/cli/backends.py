@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.local import config_option, on_store
+from gateway.cli.local import acting, config_option, on_store
 from gateway.cli.output import json_option, show_json, show_table
 
 KEEP = "Keep it: it is not stored and cannot be shown again."
@@ -57,9 +57,9 @@ def create(name, backend, login, password_file, as_json, config, **bounds):
         raise click.UsageError("--password-file belongs to --login")
     scope = _scope(**bounds)
 
+    by, password = acting(config), _secret(password_file)
     client, secret = on_store(
-        config,
-        lambda store: backends.create(store, name, backend, scope, login=login, password=_secret(password_file)),
+        config, lambda store: backends.create(store, name, backend, scope, login=login, password=password, by=by)
     )
     if as_json:
         shown = {"login": login, "password": secret} if login else {"token": secret}
@@ -126,14 +126,16 @@ def token(client, days, login, password_file, certificate, subject, as_json, con
     if sum(map(bool, (login, certificate, subject))) > 1 or (days and (login or certificate or subject)):
         raise click.UsageError("choose one of a token (with --days), --login, --certificate and --subject")
 
+    by = acting(config)
+
     async def make(store):
         if certificate:
-            return await backends.add_certificate(store, client, certificate.read_bytes()), None
+            return await backends.add_certificate(store, client, certificate.read_bytes(), by=by), None
         if subject:
-            return await backends.add_subject(store, client, *subject), None
+            return await backends.add_subject(store, client, *subject, by=by), None
         if login:
-            return await backends.add_password(store, client, login, _secret(password_file))
-        return await backends.add_token(store, client, timedelta(days=days) if days else None)
+            return await backends.add_password(store, client, login, _secret(password_file), by=by)
+        return await backends.add_token(store, client, timedelta(days=days) if days else None, by=by)
 
     credential, secret = on_store(config, make)
     if as_json:
@@ -152,7 +154,7 @@ def revoke(id, config):
     """Revoke a client (cl_…) or one credential (cr_…); takes effect at once on every node."""
     from gateway.operate import backends
 
-    on_store(config, lambda store: backends.revoke(store, id))
+    on_store(config, lambda store: backends.revoke(store, id, by=acting(config)))
     click.echo(f"{id} revoked")
 
 
@@ -169,5 +171,5 @@ def scope(client, everything, config, **bounds):
     if wanted.unbounded != everything:
         click.echo("give at least one bound, or --everything", err=True)
         sys.exit(2)
-    on_store(config, lambda store: backends.set_scope(store, client, wanted))
+    on_store(config, lambda store: backends.set_scope(store, client, wanted, by=acting(config)))
     click.echo(f"{client} is bounded anew" if not everything else f"{client} sees everything of its backend")

@@ -27,12 +27,14 @@ VERBS = {
     "export": Verb("gateway.cli.certs_ring:export", "A certificate and its chain as PEM."),
     "needs-renewal": Verb("gateway.cli.certs_ring:needs_renewal", "What ends soon and has no successor."),
     "timeline": Verb("gateway.cli.certs_ring:timeline", "When each certificate begins and ends."),
+    "watch": Verb("gateway.cli.certs_watch:watch", "What comes to its end, ours and the partners'."),
+    "calendar": Verb("gateway.cli.certs_watch:calendar", "The same as a calendar file, with alarms."),
 }
 
 
 @click.group(cls=Verbs, verbs=VERBS)
 def group():
-    """Our own certificates and keys: look, import, rotate; look into a file, make some for development."""
+    """Our own certificates and keys: look, import, rotate, what ends when; some for development."""
 
 
 @group.command()

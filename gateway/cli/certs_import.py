@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gateway.cli.certs_ring import USES
-from gateway.cli.local import author, config_option, on_database, settings_of
+from gateway.cli.local import actor, config_option, on_database, settings_of
 from gateway.cli.output import json_option, show_json, show_table
 
 KINDS = ("rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ed25519")
@@ -66,7 +66,7 @@ def import_(file, configured, yes, dry_run, as_json, config, **options):
             if not sys.stdin.isatty():
                 raise click.UsageError("nobody is there to ask; --yes does it without asking")
             click.confirm("Import this?", abort=True, err=True)
-        kept = [await key_import.keep(store, kek, one, author=author(settings)) for one in found]
+        kept = [await key_import.keep(store, kek, one, author=actor(settings)) for one in found]
         if as_json:
             show_json([{**row, "key": key.id} for row, key in zip(rows, kept, strict=True)])
         else:
@@ -158,7 +158,7 @@ def csr(key, subject, kind, uses, party, names, out, yes, as_json, config):
                 if not sys.stdin.isatty():
                     raise click.UsageError("nobody is there to ask; --yes does it without asking")
                 click.confirm("Make it?", abort=True, err=True)
-            found = await key_import.make(store, kek, kind=kind, uses=wanted, party=party, author=author(settings))
+            found = await key_import.make(store, kek, kind=kind, uses=wanted, party=party, author=actor(settings))
         return found, key_import.request(found, kek, subject=subject, names=names)
 
     found, pem = on_database(settings, ask)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from gateway.cli.certs_shown import matrix_facts, show_matrix
-from gateway.cli.local import author, config_option, on_database, settings_of
+from gateway.cli.local import actor, config_option, on_database, settings_of
 from gateway.cli.output import json_option, show_json
 
 key_option = click.option("--key", "name", metavar="KEY", help="Id or fingerprint; without it the one that waits.")
@@ -71,7 +71,7 @@ async def _ask(settings, store, have, pmodes, key, parties, parallel, timeout, *
     rooms = app.trial(settings, pmodes, timeouts=timeouts, keyring=await app.own_keyring(settings, store))
     try:
         await rotation.ask(
-            store, rooms, pmodes, key, app.open_signer(settings, key), actor=author(settings), parties=parties,
+            store, rooms, pmodes, key, app.open_signer(settings, key), actor=actor(settings), parties=parties,
             parallel=parallel, told=(lambda one: None) if quiet else _told,
         )  # fmt: skip
     finally:
@@ -122,11 +122,11 @@ def announce(parties, names, target, contact, begins, yes, as_json, config):
         if not yes:
             _confirm(keys, rows)
         told = await announcing.announce(
-            store, pmodes, rows, keys, made, [announcing.Package(target, signer)], actor=author(settings)
+            store, pmodes, rows, keys, made, [announcing.Package(target, signer)], actor=actor(settings)
         )
         plan = announcing.plan_announce(have, keys)
         if not plan.nothing:
-            await certificates.apply(store, plan, author=author(settings), reason=f"announced to {len(told)} partners",
+            await certificates.apply(store, plan, author=actor(settings), reason=f"announced to {len(told)} partners",
                                      test=lambda ring: app.test_ring(settings, store, ring))  # fmt: skip
         return keys, told
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from gateway.cli.certs_shown import show_keys, show_outcome, show_plan, told
-from gateway.cli.local import author, config_option, on_database, settings_of
+from gateway.cli.local import actor, config_option, on_database, settings_of
 from gateway.cli.output import json_option, show_json, show_table
 
 USES = ("sign", "decrypt", "tls-server", "tls-client")
@@ -89,7 +89,7 @@ def retire(keys, uses, config, **options):
         if dry_run:
             return 0
         _confirm(yes)
-        gone = [await store.drop_key(key.id, actor=author(settings), why=reason) for key in found]
+        gone = [await store.drop_key(key.id, actor=actor(settings), why=reason) for key in found]
         if as_json:
             show_json({"dropped": [key.id for key in gone]})
         return 0
@@ -136,7 +136,7 @@ async def apply_plan(
         return 0
     _confirm(yes)
     outcome = await certificates.apply(
-        store, plan, author=author(settings), reason=reason, patience=timeout, told=None if as_json else told,
+        store, plan, author=actor(settings), reason=reason, patience=timeout, told=None if as_json else told,
         test=lambda ring: app.test_ring(settings, store, ring),
     )  # fmt: skip
     return show_outcome(plan, outcome, as_json)

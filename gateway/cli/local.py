@@ -1,7 +1,7 @@
 """Verbs that look into the store of this node."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +37,45 @@ def on_store(config: Path | None, do: Callable[..., Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
+def actor(settings: Any) -> str:
+    """Who acts, as it stands in the audit: the user of the system and the node."""
+    import getpass
+    import os
+
+    try:
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container without an entry for its user
+        user = f"uid {os.getuid()}"
+    return f"{user}@{settings.node.name}"
+
+
+def acting(config: Path | None) -> str:
+    """The same, by the configuration that a command was given. Raises `ConfigError`."""
+    from gateway import app
+
+    return actor(app.load_config(config or found_config()))
+
+
+def note_files(config: Path | None, kind: str, subject: str, files: Mapping[str, bytes]) -> None:
+    """Changed files of this node into its audit, by name and SHA-256; without a configuration there is no node.
+
+    The files are written already and not in force: what keeps the note out is said, and ends nothing.
+    """
+    import hashlib
+
+    from gateway.errors import ConfigError, StoreUnavailable
+    from gateway.store.api import AuditEntry
+
+    if not files or (config or found_config()) is None:
+        return
+    detail = {"files": {name: hashlib.sha256(octets).hexdigest() for name, octets in sorted(files.items())}}
+    try:
+        entry = AuditEntry(kind=kind, actor=acting(config), subject=subject, detail=detail)
+        on_store(config, lambda store: store.audit(entry))
+    except (StoreUnavailable, ConfigError) as error:
+        click.echo(f"! this change of files is not in the audit, `pmodes apply` will be: {error}", err=True)
+
+
 def found_config() -> Path | None:
     """The configuration of this folder, or None."""
     return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
@@ -47,15 +86,6 @@ def settings_of(config: Path | None) -> Any:
     from gateway.config import Config
 
     return Config.load(config or found_config())
-
-
-def author(settings: Any) -> str:
-    """Who acts, for history and audit."""
-    import getpass
-    import os
-
-    user = os.environ.get("SUDO_USER") or getpass.getuser()
-    return f"{user}@{settings.node.name}"
 
 
 def on_database(settings: Any, do: Callable[[Any], Awaitable[T]], *, look_only: bool = False) -> T:

@@ -3,7 +3,7 @@
 import click
 
 from gateway.cli.explain import language_option, show_explanation
-from gateway.cli.local import config_option, on_store
+from gateway.cli.local import acting, config_option, on_store
 from gateway.cli.output import json_option, show_json, show_table
 
 
@@ -110,7 +110,8 @@ def pull(as_json, config):
     """
     from gateway.operate import messages
 
-    rows = [{"holder": c.holder, "puller": c.puller, "mpc": c.mpc} for c in on_store(config, messages.pull)]
+    found = on_store(config, lambda store: messages.pull(store, by=acting(config)))
+    rows = [{"holder": c.holder, "puller": c.puller, "mpc": c.mpc} for c in found]
     if as_json:
         show_json(rows)
     elif rows:

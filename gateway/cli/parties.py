@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.local import config_option, on_store
+from gateway.cli.local import config_option, note_files, on_store
 from gateway.cli.output import json_option, show_json, show_table
 from gateway.cli.pmodes import place, places, revision_option, source
 from gateway.cli.verbs import Verb, Verbs
@@ -147,7 +147,7 @@ def add(name, path, certs, type_, next_, package, file, yes, dry_run, force, as_
     given |= {"name": name} if name else {}
     new = partner_files.NewParty(**given)
     plan = partner_files.plan_add(_with_certs(settings, certs), new, path=path, file=file)
-    _carry_out(plan, f"add {new.name}?", yes, dry_run, force, as_json)
+    _carry_out(plan, f"add {new.name}?", yes, dry_run, force, as_json, config, "party.added")
 
 
 @group.command()
@@ -178,7 +178,7 @@ def remove(name, path, certs, yes, dry_run, force, offline, as_json, config):
         if yes and not force and not dry_run:
             click.echo("hint:  wait for them, or --force", err=True)
             sys.exit(6)
-    _carry_out(plan, f"remove {name}?", yes, dry_run, True, as_json)
+    _carry_out(plan, f"remove {name}?", yes, dry_run, True, as_json, config, "party.removed")
 
 
 # -- what the commands share ---------------------------------------------------------
@@ -214,8 +214,10 @@ def _with_certs(settings, certs):
     return msgspec.structs.replace(settings, certs=certs)
 
 
-def _carry_out(plan, question: str, yes: bool, dry_run: bool, force: bool, as_json: bool) -> None:
-    """Show a plan, ask, write."""
+def _carry_out(
+    plan, question: str, yes: bool, dry_run: bool, force: bool, as_json: bool, config: Path | None, kind: str
+) -> None:
+    """Show a plan, ask, write, note it in the audit."""
     from gateway.log import printable
     from gateway.operate import partner_files
 
@@ -233,6 +235,7 @@ def _carry_out(plan, question: str, yes: bool, dry_run: bool, force: bool, as_js
         if not yes:
             click.confirm(question, abort=True, err=True)
         partner_files.carry_out(plan)
+        note_files(config, kind, plan.party, {write.path.name: write.after for write in plan.writes})
         written = True
     if as_json:
         show_json({"party": plan.party, "files": [str(write.path) for write in plan.writes], "diff": plan.diff,

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.local import author, config_option, on_database, settings_of
+from gateway.cli.local import actor, config_option, on_database, settings_of
 from gateway.cli.output import json_option, show_json, show_table
 from gateway.cli.pmodes_change import reason_option
 
@@ -170,7 +170,7 @@ async def change(
         app.self_test(settings, planned.bundle)  # nobody else does, and the next start would fail
     try:
         outcome = await verbs.carry_out(
-            store, settings, planned, author=author(settings), reason=reason, move=move, patience=timeout,
+            store, settings, planned, author=actor(settings), reason=reason, move=move, patience=timeout,
             told=None if as_json else told, forced=errors_text(planned.plan.errors) if planned.plan.errors else None,
         )  # fmt: skip
     except verbs.NotWritten as error:

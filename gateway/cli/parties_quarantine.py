@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from gateway.cli.local import author, config_option, on_database, settings_of
+from gateway.cli.local import actor, config_option, on_database, settings_of
 from gateway.cli.output import json_option, show_json, show_table
 from gateway.cli.parties_certs import act_options, change, likeness_facts, show_likeness, stranger_facts
 from gateway.cli.pmodes_change import reason_option
@@ -97,7 +97,7 @@ def accept(fingerprint, replaces, config, **options):
 
         status = await change(settings, store, plan, **options)
         if status in (0, 8) and not options["dry_run"]:
-            await verbs.decide(store, found, "ACCEPTED", actor=author(settings), reason=options["reason"])
+            await verbs.decide(store, found, "ACCEPTED", actor=actor(settings), reason=options["reason"])
         return status
 
     sys.exit(on_database(settings, do))
@@ -116,7 +116,7 @@ def reject(fingerprint, reason, as_json, config):
 
     async def do(store):
         found = await verbs.stranger(store, fingerprint)
-        return found, await verbs.decide(store, found, "REJECTED", actor=author(settings), reason=reason)
+        return found, await verbs.decide(store, found, "REJECTED", actor=actor(settings), reason=reason)
 
     found, done = on_database(settings, do)
     if as_json:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.local import author, config_option, on_database, settings_of
+from gateway.cli.local import actor, config_option, on_database, settings_of
 from gateway.cli.output import json_option, show_json, show_table
 from gateway.cli.pmodes import place
 from gateway.cli.pmodes_shown import errors_text, process_facts, show_changes, show_outcome, show_plan, told
@@ -213,7 +213,7 @@ async def _change(
     if dry_run:
         return 0
     if planned.same_files:
-        moved = await agreements.move_waiting(store, planned.base, bundle, actor=author(settings)) if move else 0
+        moved = await agreements.move_waiting(store, planned.base, bundle, actor=actor(settings)) if move else 0
         if as_json:
             show_json({"plan": planned.id, "revision": planned.base, "state": "ACTIVE", "moved": moved})
         else:
@@ -226,7 +226,7 @@ async def _change(
     if not any(p.alive for p in await store.processes()):
         app.self_test(settings, bundle)  # nobody else does, and the next start would fail
     outcome = await agreements.apply(
-        store, bundle, base=planned.base, author=author(settings), reason=reason, restores=restores,
+        store, bundle, base=planned.base, author=actor(settings), reason=reason, restores=restores,
         notes={"forced": errors_text(planned.errors)} if planned.errors else None, patience=timeout, move=move,
         told=None if as_json else told,
     )  # fmt: skip

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.local import config_option
+from gateway.cli.local import config_option, note_files
 from gateway.cli.output import json_option, show_json
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -186,6 +186,7 @@ def import_truststore(store, path, password_file, stage, dry_run, certs, as_json
         agreements = [name for name in plan.files if name.endswith(".toml")]
         order = [*(name for name in plan.files if name not in agreements), *agreements]
         domibus.put(path if path.is_dir() else path.parent, {name: plan.files[name] for name in order})
+        note_files(config, "truststore.imported", store.name, plan.files)
     if as_json:
         show_json(truststores.as_shown(plan))
         return

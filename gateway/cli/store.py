@@ -1,10 +1,12 @@
 """`gateway store`: the message store of this node."""
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import click
 
-from gateway.cli.local import author, config_option, found_config, on_database, on_store, settings_of
+from gateway.cli.local import acting, actor, config_option, found_config, on_database, on_store, settings_of
 from gateway.cli.output import json_option, show_json, show_table
 
 
@@ -45,6 +47,9 @@ def migrate(config):
     from gateway import app
 
     done = asyncio.run(app.migrate(app.load_config(config or found_config())))
+    if done:
+        note = _note(config, "store.migrated", migrations=done)
+        on_store(config, lambda store: store.audit(note))
     click.echo("\n".join(done) if done else "the schema is up to date")
 
 
@@ -67,10 +72,15 @@ def purge(yes, config):
 
     async def erase(store):
         total = 0
-        while count := await store.purge(
-            delivered_before=retention.delivered_payloads, settled_before=retention.sent_payloads
-        ):
-            total += count
+        try:
+            while count := await store.purge(
+                delivered_before=retention.delivered_payloads, settled_before=retention.sent_payloads
+            ):
+                total += count
+        finally:  # what was erased before it broke off is erased
+            bounds = {"delivered_before": float(retention.delivered_payloads),
+                      "settled_before": float(retention.sent_payloads)}  # fmt: skip
+            await store.audit(_note(config, "store.purged", erased=total, **bounds))
         return total
 
     click.echo(f"{on_store(config, erase)} erased")
@@ -109,7 +119,7 @@ def rekey(batch, dry_run, yes, as_json, config):
         if not yes:
             click.confirm("Seal it anew?", abort=True, err=True)
         told = (lambda kind, done: click.echo(f"{kind}: {done}", err=True)) if not as_json else (lambda *_: None)
-        done = await rekey.rekey(store, kek, actor=author(settings), batch=batch, told=told)
+        done = await rekey.rekey(store, kek, actor=actor(settings), batch=batch, told=told)
         return await rekey.standing(store, kek), done
 
     stands, done = on_database(settings, seal)
@@ -133,3 +143,9 @@ def _show_standing(stands):
     show_table(rows, ["key", "seals", *stands.done])
     for one in stands.others:
         click.echo(f"! {one}", err=True)
+
+
+def _note(config: Path | None, kind: str, **detail: object) -> Any:
+    from gateway.store.api import AuditEntry
+
+    return AuditEntry(kind=kind, actor=acting(config), subject="store", detail=detail)

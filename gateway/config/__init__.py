@@ -5,7 +5,9 @@
 """
 
 from gateway.config.sections import (
+    Alerts,
     As4,
+    Audit,
     Config,
     Data,
     Discovery,
@@ -29,7 +31,9 @@ from gateway.config.sections import (
 from gateway.config.strict import Dsn, Duration, Secret, Size
 
 __all__ = [
+    "Alerts",
     "As4",
+    "Audit",
     "Config",
     "Data",
     "Discovery",

@@ -467,6 +467,43 @@ class Discovery(Struct, frozen=True):
                 raise ValueError(f"{name}: expected a positive time of at most 5 minutes")
 
 
+class Alerts(Struct, frozen=True):
+    """Who is told when something needs an operator, such as certificates that come to their end: either `url` or
+    `command`; see docs/operators/expiry.md. On a pair, set it on both nodes: each alert is told by one of them.
+
+    url: URL that gets a CloudEvent by POST, under the egress policy of webhooks.
+    secret: Reference to the secret that signs it as Standard Webhooks have it: `whsec_` or `whsk_`, then base64.
+    command: Program and its arguments. Gets the same JSON on standard input; status 0 means that it was told.
+    """
+
+    url: str | None = None
+    secret: Secret | None = None
+    command: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.url is not None and self.command:
+            raise ValueError("url: either url or command, not both")
+        if (self.url is None) != (self.secret is None):
+            raise ValueError("secret: url and secret belong together; whoever is told must be able to tell who says it")
+        if self.url is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", self.url):
+            raise ValueError("url: expected https://host/path")
+        if self.command and not self.command[0].startswith("/"):
+            raise ValueError("command: expected the program with its whole path")
+
+
+class Audit(Struct, frozen=True):
+    """The audit; docs/operators/audit.md.
+
+    anchor_every: How often the head of the chain is signed, with our signing key, if anything was added. 0: never.
+    """
+
+    anchor_every: Duration = Duration(3600)
+
+    def __post_init__(self) -> None:
+        if self.anchor_every and self.anchor_every < 1:
+            raise ValueError("anchor_every: expected 0 or at least a second")
+
+
 class Log(Struct, frozen=True):
     """The log, on standard error.
 
@@ -503,6 +540,8 @@ class Config(Struct, frozen=True, kw_only=True):
     rotation: Rotation = Rotation()
     egress: Egress = Egress()
     discovery: Discovery = Discovery()
+    alerts: Alerts = Alerts()
+    audit: Audit = Audit()
     log: Log = Log()
     backends: dict[str, dict[str, Any]] = {}
 

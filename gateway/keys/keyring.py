@@ -14,6 +14,7 @@ Private keys never appear in a repr, an error or the log.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -233,6 +234,13 @@ class Keyring:
         """Every key that content keys may have been protected for; newest first as configured."""
         mine = _of(self._decrypting, _name(party))
         return mine + self._below.decryption_keys(party) if self._below else mine
+
+    def every(self) -> tuple[tuple[str | None, Literal["sign", "decrypt"], SigningKey | DecryptionKey], ...]:
+        """All keys there are, as configured: the party's id or None for every party, the use, the key."""
+        return (
+            *((party, "sign", key) for party, keys in self._signing.items() for key in keys),
+            *((party, "decrypt", key) for party, keys in self._decrypting.items() for key in keys),
+        )
 
     def __repr__(self) -> str:
         counts = sum(map(len, self._signing.values())), sum(map(len, self._decrypting.values()))

@@ -58,7 +58,7 @@ class Handling:
     async def redeliver(self, caller: Caller, id: str) -> bool:
         message = await self._find(caller, id, direction="inbound")
         log.message_id.set(message.user_message.message_id)
-        done = await self._store.redeliver(message.id, (NewEvent("message.redelivered"),))
+        done = await self._store.redeliver(message.id, (NewEvent("message.redelivered", {"by": caller.id}),))
         if done:
             log.event("message.redelivered", backend=caller.backend)
         return done
@@ -98,7 +98,8 @@ class Handling:
     ) -> MessageView:  # fmt: skip
         message = await self._find(caller, id)
         log.message_id.set(message.user_message.message_id)
-        if direction not in (None, message.direction) or not await verb(message.id, (NewEvent(event),)):
+        said = (NewEvent(event, {"by": caller.id}),)
+        if direction not in (None, message.direction) or not await verb(message.id, said):
             raise NotPossible(unless, state=message.state)
         return await self.message(caller, str(message.id))
 

@@ -23,36 +23,40 @@ MAX_BOUNDS = 1000
 
 async def create(
     store: Store, name: str, backend: str, scope: Scope = EVERYTHING, *, login: str | None = None,
-    password: str | None = None,
+    password: str | None = None, by: str = "operator",
 ) -> tuple[Client, str]:  # fmt: skip
     """A new client and its token, or with `login` its password (one is made when none is given). The
-    secret is returned this once. Raises `ConfigError`."""
+    secret is returned this once. `by` is who does it, here and below. Raises `ConfigError`."""
     client = _client(name, backend, scope)
     credential, value = (
         await _password(store, client.id, login, password) if login is not None else _token(client.id, None)
     )
-    await store.add_client(client, credential)
-    await _note(store, "client.created", client.id, backend=backend, scope=_plain(scope), credential=credential.id)
+    note = _note("client.created", by, client.id, backend=backend, scope=_plain(scope), credential=credential.id)
+    await store.add_client(client, credential, note=note)
     return client, value
 
 
-async def add_token(store: Store, client: str, valid: timedelta | None = None) -> tuple[Credential, str]:
+async def add_token(
+    store: Store, client: str, valid: timedelta | None = None, *, by: str = "operator"
+) -> tuple[Credential, str]:
     """A further token, so that one can be replaced while the other is still in use. Raises `NotFound`."""
     await _existing(store, client)
     credential, value = _token(client, valid)
-    await _add(store, credential)
+    await _add(store, credential, by)
     return credential, value
 
 
-async def add_password(store: Store, client: str, login: str, password: str | None = None) -> tuple[Credential, str]:
+async def add_password(
+    store: Store, client: str, login: str, password: str | None = None, *, by: str = "operator"
+) -> tuple[Credential, str]:
     """A login name and password for a client. Raises `NotFound`, `ConfigError`."""
     await _existing(store, client)
     credential, value = await _password(store, client, login, password)
-    await _add(store, credential)
+    await _add(store, credential, by)
     return credential, value
 
 
-async def add_certificate(store: Store, client: str, pem_or_der: bytes) -> Credential:
+async def add_certificate(store: Store, client: str, pem_or_der: bytes, *, by: str = "operator") -> Credential:
     """The TLS client certificate of a client. Raises `NotFound`, `ConfigError`."""
     await _existing(store, client)
     try:
@@ -66,11 +70,11 @@ async def add_certificate(store: Store, client: str, pem_or_der: bytes) -> Crede
     key = certificate_key(der)
     await _free(store, "certificate", key, "certificate")
     credential = Credential(id=_id("cr"), client=client, kind="certificate", key=key)
-    await _add(store, credential)
+    await _add(store, credential, by)
     return credential
 
 
-async def add_subject(store: Store, client: str, issuer: str, subject: str) -> Credential:
+async def add_subject(store: Store, client: str, issuer: str, subject: str, *, by: str = "operator") -> Credential:
     """Who a client is in the signed tokens of an issuer. Raises `NotFound`, `ConfigError`."""
     await _existing(store, client)
     if any(not 0 < len(part) <= 500 or " " in part or not part.isprintable() for part in (issuer, subject)):
@@ -78,24 +82,23 @@ async def add_subject(store: Store, client: str, issuer: str, subject: str) -> C
     key = f"{issuer} {subject}"
     await _free(store, "subject", key, "subject")
     credential = Credential(id=_id("cr"), client=client, kind="subject", key=key)
-    await _add(store, credential)
+    await _add(store, credential, by)
     return credential
 
 
-async def revoke(store: Store, id: str) -> None:
+async def revoke(store: Store, id: str, *, by: str = "operator") -> None:
     """End a client (cl_…) or one credential (cr_…). Raises `NotFound`."""
-    done = await (store.revoke_credential(id) if id.startswith("cr_") else store.revoke_client(id))
-    if not done:
+    kind, verb = ("credential.revoked", store.revoke_credential) if id.startswith("cr_") else (
+        "client.revoked", store.revoke_client)  # fmt: skip
+    if not await verb(id, note=_note(kind, by, id)):
         raise NotFound(f"no client or credential {id} in force")
-    await _note(store, "credential.revoked" if id.startswith("cr_") else "client.revoked", id)
 
 
-async def set_scope(store: Store, client: str, scope: Scope) -> None:
+async def set_scope(store: Store, client: str, scope: Scope, *, by: str = "operator") -> None:
     """Bound a client anew; takes effect at once on every node. Raises `NotFound`, `ConfigError`."""
     _check_scope(scope)
-    if not await store.set_scope(client, scope):
+    if not await store.set_scope(client, scope, note=_note("client.scope", by, client, scope=_plain(scope))):
         raise NotFound(f"no client {client}")
-    await _note(store, "client.scope", client, scope=_plain(scope))
 
 
 # -- the pieces -------------------------------------------------------------------
@@ -147,13 +150,13 @@ async def _free(store: Store, kind: str, key: str, what: str) -> None:
         raise ConfigError("belongs to a client already, or did once", key=what)
 
 
-async def _add(store: Store, credential: Credential) -> None:
-    await store.add_credential(credential)
-    await _note(store, "credential.created", credential.id, client=credential.client, credential=credential.kind)
+async def _add(store: Store, credential: Credential, by: str) -> None:
+    about = {"client": credential.client, "credential": credential.kind}
+    await store.add_credential(credential, note=_note("credential.created", by, credential.id, **about))
 
 
-async def _note(store: Store, kind: str, subject: str, **detail: object) -> None:
-    await store.audit(AuditEntry(kind=kind, actor="operator", subject=subject, detail=detail))
+def _note(kind: str, by: str, subject: str, **detail: object) -> AuditEntry:
+    return AuditEntry(kind=kind, actor=by, subject=subject, detail=detail)
 
 
 def _plain(scope: Scope) -> dict:

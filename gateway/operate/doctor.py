@@ -20,9 +20,10 @@ from gateway.config import Config, Trust
 from gateway.errors import CertificateRefused, GatewayError, KeyUnavailable
 from gateway.keys.keyring import Keyring
 from gateway.keys.trust import check_certificate
-from gateway.operate import agreements
+from gateway.operate import agreements, expiry
 from gateway.operate.doctor_certificates import certificate_checks
 from gateway.operate.doctor_check import Check
+from gateway.operate.watched import everything
 from gateway.pmodes.bundle import Bundle
 from gateway.store.api import Store
 
@@ -77,6 +78,8 @@ async def examine(
         checks.extend(_our_keys(keyring, pmodes, config.trust))
     if pmodes:
         checks.extend(_partners(pmodes, config.trust))
+    if pmodes and keyring:
+        checks.extend(_ends(config, keyring, pmodes))
     checks.extend(await _store(open_store, load_bundle, pmodes or PModeSet(), config))
     checks.extend(_ports(config))
     checks.append(_folder(Path(config.data.folder)))
@@ -118,6 +121,22 @@ def _partners(pmodes: PModeSet, trust: Trust) -> list[Check]:
         checks.extend(_expiry(f"partner {party.name}", certificate, "sign", trust) for certificate in party.signing)
         if party.encryption and party.encryption not in party.signing:
             checks.append(_expiry(f"partner {party.name} (encryption)", party.encryption, "encrypt", trust))
+    return checks
+
+
+def _ends(config: Config, keyring: Keyring, pmodes: PModeSet) -> list[Check]:
+    """What no other check here looks at: TLS, CAs beside the anchors, keys that are not used yet. A failure when
+    our TLS is over, else a warning below 7 days."""
+    now, checks = datetime.now(UTC), []
+    for group in expiry.grouped(everything(config, keyring, pmodes)):
+        uses = {w.use for w in group.uses}
+        if not uses & {"tls-server", "tls-client", "tls-ca", "ca", "decrypt"}:
+            continue
+        days, one = expiry.days_left(group.first.not_after, now), group.first
+        if days < expiry.URGENT:
+            verdict = "fail" if one.not_after < now and uses & {"tls-server", "tls-client"} else "warn"
+            text = f"{one.subject} ({', '.join(sorted(uses))}) valid until {one.not_after:%Y-%m-%d} ({days} days)"
+            checks.append(Check(f"end {', '.join(group.owners[:3])}", verdict, text, "renew it; `gateway certs watch`"))
     return checks
 
 

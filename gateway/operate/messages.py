@@ -9,7 +9,7 @@ from gateway.as4.wss.algorithms import UNREADABLE
 from gateway.errors import NotFound
 from gateway.operate.explanations import Explanation, Language, explain_attempt
 from gateway.stages import Step
-from gateway.store.api import Attempt, Message, MessageFilter, Store
+from gateway.store.api import Attempt, AuditEntry, Message, MessageFilter, Store
 from gateway.store.partner_certificates import Revocation
 
 
@@ -76,9 +76,11 @@ class PulledChannel(Struct, frozen=True):
     mpc: str
 
 
-async def pull(store: Store) -> list[PulledChannel]:
-    """Have every channel that rests asked at once. A running gateway does it within five seconds."""
-    return [PulledChannel(*queue.split(" ", 2)) for queue in await store.pull_now()]
+async def pull(store: Store, *, by: str) -> list[PulledChannel]:
+    """Have every channel that rests asked at once. A running gateway does it within five seconds. `by` is who asks."""
+    queues = await store.pull_now()
+    await store.audit(AuditEntry(kind="messages.pulled", actor=by, subject="channels", detail={"count": len(queues)}))
+    return [PulledChannel(*queue.split(" ", 2)) for queue in queues]
 
 
 def explanation(found: Trace, *, language: Language = "en") -> Explanation | None:

@@ -17,6 +17,8 @@ Promises (a contract suite runs them against every store)
   for each webhook of the message's backend that wants its type. The data of that job is
   the event's, with `id` (the same for all webhooks), `type`, `message_id` and
   `conversation_id` added.
+- An event that says what somebody had done with a message (`AUDITED`) is in the audit, too, in the
+  same commit; `by` in its data says who.
 """
 
 from collections.abc import AsyncIterator
@@ -32,6 +34,8 @@ from gateway.as4.units import PartInfo, Reference, UserMessage
 from gateway.scope import EVERYTHING, Scope
 from gateway.stages import Step
 from gateway.store.agreements import Agreements
+from gateway.store.alerts import Alerts
+from gateway.store.chain import Link
 from gateway.store.keys import Keys
 from gateway.store.partner_certificates import PartnerCertificates
 from gateway.store.rotation import Proof, Rotation
@@ -365,6 +369,12 @@ class Job(Struct, frozen=True, kw_only=True):
     data: dict[str, Any] = field(default_factory=dict)
 
 
+#: What somebody has done with a message, and not the gateway by itself.
+AUDITED = frozenset(
+    {"message.cancelled", "message.resent", "message.held", "message.released", "message.redelivered"}
+)  # fmt: skip
+
+
 class NewEvent(Struct, frozen=True):
     """An event to be written with a change; the store fans it out to the webhooks of the
     message's backend as `notify` jobs."""
@@ -458,6 +468,19 @@ class AuditEntry(Struct, frozen=True, kw_only=True):
     number: int | None = None
 
 
+class AuditFilter(Struct, frozen=True, kw_only=True):
+    """Which audit rows to list, newest first. `kind` and what begins with it and a dot; `before` is a number;
+    rows from `since` on and before `until`."""
+
+    kind: str | None = None
+    actor: str | None = None
+    subject: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: int | None = None
+    limit: int = 100
+
+
 class Health(Struct, frozen=True, kw_only=True):
     """What `/readyz` and `doctor` want to know."""
 
@@ -492,7 +515,7 @@ class Submitting(Protocol):
         ...
 
 
-class Store(Agreements, Keys, Seals, Webhooks, Rotation, PartnerCertificates, Updates, Protocol):
+class Store(Agreements, Keys, Seals, Webhooks, Rotation, PartnerCertificates, Updates, Alerts, Protocol):
     """Everything the gateway keeps. All verbs raise `StoreUnavailable`."""
 
     # inbound
@@ -767,8 +790,8 @@ class Store(Agreements, Keys, Seals, Webhooks, Rotation, PartnerCertificates, Up
         ...
 
     # registry
-    async def add_client(self, client: Client, *credentials: Credential) -> None:
-        """In one commit."""
+    async def add_client(self, client: Client, *credentials: Credential, note: AuditEntry | None = None) -> None:
+        """In one commit, as is the audit entry of everything below that is given one."""
         ...
 
     async def client_by(self, kind: CredentialKind, key: str) -> tuple[Client, Credential] | None:
@@ -778,26 +801,42 @@ class Store(Agreements, Keys, Seals, Webhooks, Rotation, PartnerCertificates, Up
 
     async def clients(self) -> list[Client]: ...
 
-    async def revoke_client(self, id: str) -> bool:
+    async def revoke_client(self, id: str, *, note: AuditEntry | None = None) -> bool:
         """False when there is none, or it was revoked before."""
         ...
 
-    async def set_scope(self, client: str, scope: Scope) -> bool:
+    async def set_scope(self, client: str, scope: Scope, *, note: AuditEntry | None = None) -> bool:
         """False when there is no such client."""
         ...
 
-    async def add_credential(self, credential: Credential) -> None: ...
+    async def add_credential(self, credential: Credential, *, note: AuditEntry | None = None) -> None: ...
 
     async def credentials(self, *, client: str | None = None) -> list[Credential]: ...
 
-    async def revoke_credential(self, id: str) -> bool:
+    async def revoke_credential(self, id: str, *, note: AuditEntry | None = None) -> bool:
         """False when there is none, or it was revoked before."""
         ...
 
     # audit
     async def audit(self, entry: AuditEntry) -> None: ...
 
+    async def audit_next(self, entry: AuditEntry, *, number: int, hash: bytes) -> bool:
+        """Append `entry` if the last row is still the one with this number and hash. False: it is not."""
+        ...
+
     async def audit_entries(self, *, after: int = 0, limit: int = 100) -> list[AuditEntry]: ...
+
+    async def audit_search(self, wanted: AuditFilter) -> list[AuditEntry]:
+        """Newest first."""
+        ...
+
+    async def audit_head(self) -> tuple[int, bytes]:
+        """Number and hash of the last row, as whoever appended it left them."""
+        ...
+
+    async def audit_links(self, *, after: int = 0, limit: int = 1000) -> list[Link]:
+        """Rows as they are hashed, oldest first."""
+        ...
 
     async def verify_audit(self) -> int | None:
         """None when the chain holds, else the number of the first row that does not fit."""

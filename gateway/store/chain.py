@@ -59,9 +59,33 @@ def _plain(value: Any) -> Any:
 
 def hash_of(previous: bytes, number: int, at: datetime, kind: str, actor: str, subject: str, detail: str) -> bytes:
     """The hash of a row that follows one with the hash `previous`."""
-    moment = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    row = b"".join(map(_netstring, (str(number), moment, kind, actor, subject, detail)))
+    row = netstrings(str(number), moment_text(at), kind, actor, subject, detail)
     return hashlib.sha256(previous + row).digest()
+
+
+def moment_text(at: datetime) -> str:
+    """A time as it is hashed: UTC, six digits of fraction. PostgreSQL writes it with `to_char`."""
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+class Walk:
+    """Goes along the chain and remembers nothing but the row before: a million rows cost no memory."""
+
+    def __init__(self, number: int = 0, hash: bytes = BEGINNING) -> None:
+        """`number` and `hash` are of the row before the first link."""
+        self.number, self.hash = number, hash
+
+    def step(self, link: Link) -> str | None:
+        """Go on to `link`, or stay and say what is wrong with what stands in the place after `number`."""
+        wanted = self.number + 1
+        if link.number != wanted:
+            if link.number <= self.number:
+                return f"row {link.number} stands here once more"
+            return f"row {link.number} stands here: {'a row is' if link.number == wanted + 1 else 'rows are'} missing"
+        if link.hash != hash_of(self.hash, link.number, link.at, link.kind, link.actor, link.subject, link.detail):
+            return "its hash is not that of its content and the row before"
+        self.number, self.hash = link.number, link.hash
+        return None
 
 
 def first_misfit(links: Iterable[Link], *, number: int = 0, hash: bytes = BEGINNING) -> tuple[int | None, int, bytes]:
@@ -70,14 +94,13 @@ def first_misfit(links: Iterable[Link], *, number: int = 0, hash: bytes = BEGINN
     `number` and `hash` are of the row before the first link. A missing row is a misfit of
     the number that is missing.
     """
+    walk = Walk(number, hash)
     for link in links:
-        expected = hash_of(hash, number + 1, link.at, link.kind, link.actor, link.subject, link.detail)
-        if link.number != number + 1 or link.hash != expected:
-            return number + 1, number, hash
-        number, hash = link.number, link.hash
-    return None, number, hash
+        if walk.step(link) is not None:
+            return walk.number + 1, walk.number, walk.hash
+    return None, walk.number, walk.hash
 
 
-def _netstring(text: str) -> bytes:
-    octets = text.encode()
-    return b"%d:%b," % (len(octets), octets)
+def netstrings(*texts: str) -> bytes:
+    """Texts with their lengths before them: no two rows of texts give the same octets."""
+    return b"".join(b"%d:%b," % (len(octets), octets) for octets in map(str.encode, texts))

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid4, uuid5
 
@@ -23,10 +24,12 @@ from gateway.errors import ClaimLost, StoreUnavailable, SubmissionConflict
 from gateway.scope import EVERYTHING, FINAL_RECIPIENT, ORIGINAL_SENDER, Scope, names
 from gateway.stages import Step
 from gateway.store.api import (
+    AUDITED,
     COUNTED,
     Attempt,
     AttemptResult,
     AuditEntry,
+    AuditFilter,
     Client,
     Conversation,
     Credential,
@@ -52,6 +55,7 @@ from gateway.store.api import (
 )
 from gateway.store.chain import BEGINNING, Link, first_misfit, hash_of, row_texts
 from gateway.store.memory_agreements import MemoryAgreements
+from gateway.store.memory_alerts import MemoryAlerts
 from gateway.store.memory_partner_certificates import MemoryPartnerCertificates
 from gateway.store.memory_rotation import MemoryRotation
 from gateway.store.memory_seals import MemorySeals
@@ -117,7 +121,7 @@ class _Job:
 
 class MemoryStore(
     MemoryUploads, MemoryWebhooks, MemoryRotation, MemoryPartnerCertificates, MemoryUpdates, MemoryAgreements,
-    MemorySeals,
+    MemorySeals, MemoryAlerts,
 ):
     """`api.Store` in one process. The clock's `now` stands for the database's."""
 
@@ -668,13 +672,14 @@ class MemoryStore(
 
     # -- registry ---------------------------------------------------------------------
 
-    async def add_client(self, client: Client, *credentials: Credential) -> None:
+    async def add_client(self, client: Client, *credentials: Credential, note: AuditEntry | None = None) -> None:
         if client.id in self._clients:
             raise StoreUnavailable("the client is known already")
         self._refuse_known(credentials)
         self._clients[client.id] = msgspec.structs.replace(client, created_at=self._clock.now())
         for credential in credentials:
             await self.add_credential(credential)
+        self._noted(note)
 
     async def client_by(self, kind: CredentialKind, key: str) -> tuple[Client, Credential] | None:
         found = next((c for c in self._credentials.values() if (c.kind, c.key) == (kind, key)), None)
@@ -687,24 +692,27 @@ class MemoryStore(
     async def clients(self) -> list[Client]:
         return list(self._clients.values())
 
-    async def revoke_client(self, id: str) -> bool:
+    async def revoke_client(self, id: str, *, note: AuditEntry | None = None) -> bool:
         client = self._clients.get(id)
         if client is None or client.revoked:
             return False
         self._clients[id] = msgspec.structs.replace(client, revoked=True)
+        self._noted(note)
         return True
 
-    async def set_scope(self, client: str, scope: Scope) -> bool:
+    async def set_scope(self, client: str, scope: Scope, *, note: AuditEntry | None = None) -> bool:
         if client not in self._clients:
             return False
         self._clients[client] = msgspec.structs.replace(self._clients[client], scope=scope)
+        self._noted(note)
         return True
 
-    async def add_credential(self, credential: Credential) -> None:
+    async def add_credential(self, credential: Credential, *, note: AuditEntry | None = None) -> None:
         self._refuse_known((credential,))
         if credential.client not in self._clients:
             raise StoreUnavailable("there is no such client")
         self._credentials[credential.id] = msgspec.structs.replace(credential, created_at=self._clock.now())
+        self._noted(note)
 
     def _refuse_known(self, credentials: tuple[Credential, ...]) -> None:
         taken = {(c.kind, c.key) for c in self._credentials.values()}
@@ -714,11 +722,12 @@ class MemoryStore(
     async def credentials(self, *, client: str | None = None) -> list[Credential]:
         return [c for c in self._credentials.values() if client in (None, c.client)]
 
-    async def revoke_credential(self, id: str) -> bool:
+    async def revoke_credential(self, id: str, *, note: AuditEntry | None = None) -> bool:
         known = self._credentials.get(id)
         if known is None or known.revoked:
             return False
         self._credentials[id] = msgspec.structs.replace(known, revoked=True)
+        self._noted(note)
         return True
 
     # -- audit ------------------------------------------------------------------------
@@ -726,17 +735,40 @@ class MemoryStore(
     async def audit(self, entry: AuditEntry) -> None:
         self._append(entry.kind, entry.actor, entry.subject, entry.detail)
 
+    def _noted(self, note: AuditEntry | None) -> None:
+        if note is not None:
+            self._append(note.kind, note.actor, note.subject, note.detail)
+
     def _append(self, kind: str, actor: str, subject: str, detail: dict[str, Any]) -> None:
         number, previous = len(self._links) + 1, self._links[-1].hash if self._links else BEGINNING
         row = (number, self._clock.now(), *row_texts(kind, actor, subject, detail))
         self._links.append(Link(*row, hash_of(previous, *row)))
 
+    async def audit_next(self, entry: AuditEntry, *, number: int, hash: bytes) -> bool:
+        if await self.audit_head() != (number, hash):
+            return False
+        await self.audit(entry)
+        return True
+
     async def audit_entries(self, *, after: int = 0, limit: int = 100) -> list[AuditEntry]:
-        return [
-            AuditEntry(kind=link.kind, actor=link.actor, subject=link.subject, detail=msgspec.json.decode(link.detail),
-                       at=link.at, number=link.number)
-            for link in self._links[after : after + limit]
-        ]  # fmt: skip
+        return [_audit_entry(link) for link in self._links[after : after + limit]]
+
+    async def audit_search(self, wanted: AuditFilter) -> list[AuditEntry]:
+        w = wanted
+        found = (
+            _audit_entry(link) for link in reversed(self._links)
+            if (w.kind is None or link.kind == w.kind or link.kind.startswith(f"{w.kind}."))
+            and w.actor in (None, link.actor) and w.subject in (None, link.subject)
+            and (w.since is None or link.at >= w.since) and (w.until is None or link.at < w.until)
+            and (w.before is None or link.number < w.before)
+        )  # fmt: skip
+        return list(islice(found, w.limit))
+
+    async def audit_head(self) -> tuple[int, bytes]:
+        return (self._links[-1].number, self._links[-1].hash) if self._links else (0, BEGINNING)
+
+    async def audit_links(self, *, after: int = 0, limit: int = 1000) -> list[Link]:
+        return [link for link in self._links if link.number > after][:limit]
 
     async def verify_audit(self) -> int | None:
         return first_misfit(self._links)[0]
@@ -784,6 +816,9 @@ class MemoryStore(
         for event in events:
             number = len(self._events) + 1
             self._events.append((number, self._clock.now(), event.type, message.id, message.backend, dict(event.data)))
+            if event.type in AUDITED:
+                about = {"direction": message.direction, "partner": message.partner}
+                self._append(event.type, str(event.data.get("by", "-")), message.unit.message_id, about)
             data = {
                 **event.data, "id": str(uuid5(NAMESPACE_OID, str(number))), "type": event.type,
                 "message_id": message.unit.message_id, "conversation_id": message.unit.conversation_id,
@@ -893,6 +928,13 @@ class _Receiving(_Chunked):
 class _Submitting(_Chunked):
     async def accept(self, message: NewOutbound) -> Stored:
         return await self._accept(message)
+
+
+def _audit_entry(link: Link) -> AuditEntry:
+    return AuditEntry(
+        kind=link.kind, actor=link.actor, subject=link.subject, detail=msgspec.json.decode(link.detail), at=link.at,
+        number=link.number,
+    )  # fmt: skip
 
 
 def _check_chunks(parts: tuple[NewPart, ...], written: Counter[int]) -> None:

@@ -53,11 +53,20 @@ class MemoryNodes:
                 n: msgspec.structs.replace(r, expires_at=r.expires_at - timedelta(days=1)) for n, r in s._revisions.items()
             }
 
+    async def told_ahead(self, days):
+        """What was told of certificates was told so many days later than it was."""
+        from datetime import timedelta
+
+        self._store._told = {key: at + timedelta(days=days) for key, at in self._store._told.items()}
+
     async def drop(self):
         await self._store.close()
 
 
 class PostgresNodes(Database):
+    async def told_ahead(self, days):
+        await self.sql.execute("UPDATE expiry_told SET told_at = told_at + make_interval(days => $1)", days)
+
     async def tamper(self, number, **change):
         """Change a column of an audit row, or delete the row."""
         for column, value in change.items():

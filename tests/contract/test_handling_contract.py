@@ -217,3 +217,20 @@ async def test_events_as_they_are_told(store, other):
     assert await store.told(viewer=Viewer("rest", Scope(actions=("none",))), after=0, upto=upto) == []
     assert (await store.event_numbers(upto)).numbers == ()
     assert (await store.event_numbers(0, limit=2)).numbers == log.numbers[:2]
+
+
+async def test_what_somebody_has_done_with_a_message_is_in_the_audit(store):
+    """By whom, in the commit of the deed; and what came to nothing is not there."""
+    new = outbound()
+    await store.submit_once(new)
+    by = {"by": "cl_1"}
+    assert await store.suspend(new.id, (NewEvent("message.held", by),))
+    assert await store.resume(new.id, (NewEvent("message.released", by),))
+    assert not await store.resume(new.id, (NewEvent("message.released", by),))
+    assert await store.cancel(new.id, (NewEvent("message.cancelled", by),))
+    assert not await store.cancel(new.id, (NewEvent("message.cancelled", by),))
+    found = [(e.kind, e.actor, e.subject, e.detail) for e in await store.audit_entries()]
+    about = {"direction": "outbound", "partner": new.receiver}
+    id = new.user_message.message_id
+    assert found == [(kind, "cl_1", id, about) for kind in ("message.held", "message.released", "message.cancelled")]
+    assert await store.verify_audit() is None

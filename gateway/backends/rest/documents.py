@@ -53,6 +53,8 @@ EventType = Literal[
     "message.cancelled", "message.resent", "message.held", "message.released", "message.redelivered",
     "certificate.returned",
 ]  # fmt: skip
+#: What a webhook may ask for by name. Certificates are told to nobody who did not ask, or does not see everything.
+Subject = Literal[EventType, "cert.due", "cert.expired"]
 
 
 #: Types with commas between.
@@ -279,7 +281,7 @@ class WebhookRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ed25519, with a public key for the consumer."""
 
     url: Address
-    events: tuple[EventType, ...] = ()
+    events: tuple[Subject, ...] = ()
     signature: WebhookSignature = "hmac"
 
 
@@ -287,7 +289,7 @@ class WebhookPatch(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """What is to be changed; what is left out stays as it is."""
 
     url: Address | None = None
-    events: tuple[EventType, ...] | None = None
+    events: tuple[Subject, ...] | None = None
     enabled: bool | None = None
 
 
@@ -295,7 +297,7 @@ class WebhookReplacement(Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """All that can be changed of a webhook. No `events` means all of them."""
 
     url: Address
-    events: tuple[EventType, ...] = ()
+    events: tuple[Subject, ...] = ()
     enabled: bool = True
 
 

@@ -10,6 +10,7 @@ verbs of `api.Store`, grouped by what they are about.
 
 from gateway.store.api import Health
 from gateway.store.postgres.agreements import Agreements
+from gateway.store.postgres.alerts import Alerts
 from gateway.store.postgres.audit import Audit
 from gateway.store.postgres.bell import Bell
 from gateway.store.postgres.inbound import Inbound
@@ -35,7 +36,7 @@ Q = load("session")
 
 class PostgresStore(
     Inbound, Outbound, Pulling, Jobs, Payloads, Messages, Uploads, Registry, Webhooks, PartnerCertificates, Audit,
-    Agreements, Keys, Rotation, Seals, Updates,
+    Agreements, Keys, Rotation, Seals, Updates, Alerts,
 ):  # fmt: skip
     """`api.Store` in one schema of one database. Belongs to the event loop that opened it."""
 

@@ -1,7 +1,9 @@
 """The hash-chained audit. `append_audit` in SQL makes the rows, `chain` checks them."""
 
-from gateway.store.api import AuditEntry
-from gateway.store.chain import BEGINNING, Link, first_misfit, row_texts
+from asyncpg import Record
+
+from gateway.store.api import AuditEntry, AuditFilter
+from gateway.store.chain import BEGINNING, Link, Walk, row_texts
 from gateway.store.postgres import rows
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
@@ -16,32 +18,50 @@ class Audit(Room):
     async def audit(self, entry: AuditEntry) -> None:
         await self._pool.write(Q["append"], *row_texts(entry.kind, entry.actor, entry.subject, entry.detail))
 
+    async def audit_next(self, entry: AuditEntry, *, number: int, hash: bytes) -> bool:
+        texts = row_texts(entry.kind, entry.actor, entry.subject, entry.detail)
+        return await self._pool.write(Q["append_next"], *texts, number, hash) is not None
+
     async def audit_entries(self, *, after: int = 0, limit: int = 100) -> list[AuditEntry]:
+        return [_entry(row) for row in await self._pool.rows(Q["entries"], after, limit)]
+
+    async def audit_search(self, wanted: AuditFilter) -> list[AuditEntry]:
+        if not rows.storable(wanted.kind, wanted.actor, wanted.subject):
+            return []
+        found = await self._pool.planned(
+            Q["search"], wanted.kind, wanted.actor, wanted.subject, wanted.since, wanted.until, wanted.before,
+            wanted.limit,
+        )  # fmt: skip
+        return [_entry(row) for row in found]
+
+    async def audit_head(self) -> tuple[int, bytes]:
+        row = await self._pool.row(Q["head"])
+        return row["number"], row["hash"]
+
+    async def audit_links(self, *, after: int = 0, limit: int = PAGE) -> list[Link]:
         return [
-            AuditEntry(
-                kind=row["kind"],
-                actor=row["actor"],
-                subject=row["subject"],
-                detail=rows.detail(row["detail"]),
-                at=row["at"],
-                number=row["number"],
-            )
-            for row in await self._pool.rows(Q["entries"], after, limit)
+            Link(r["number"], r["at"], r["kind"], r["actor"], r["subject"], r["detail"], r["hash"])
+            for r in await self._pool.rows(Q["entries"], after, limit)
         ]
 
     async def verify_audit(self) -> int | None:
         # The head first: rows appended while we read come after it and are checked as well.
-        head = await self._pool.row(Q["head"])
-        number, hash = 0, BEGINNING
-        at_head = hash if head["number"] == 0 else None
-        while page := await self._pool.rows(Q["entries"], number, PAGE):
-            links = [
-                Link(r["number"], r["at"], r["kind"], r["actor"], r["subject"], r["detail"], r["hash"]) for r in page
-            ]
-            misfit, number, hash = first_misfit(links, number=number, hash=hash)
-            if misfit is not None:
-                return misfit
-            at_head = next((link.hash for link in links if link.number == head["number"]), at_head)
-        if number < head["number"]:
-            return number + 1  # the tail was cut off
-        return None if at_head == head["hash"] else head["number"]
+        head, head_hash = await self.audit_head()
+        walk = Walk()
+        at_head = BEGINNING if head == 0 else None
+        while links := await self.audit_links(after=walk.number, limit=PAGE):
+            for link in links:
+                if walk.step(link) is not None:
+                    return walk.number + 1
+                if link.number == head:
+                    at_head = link.hash
+        if walk.number < head:
+            return walk.number + 1  # the tail was cut off
+        return None if at_head == head_hash else head
+
+
+def _entry(row: Record) -> AuditEntry:
+    return AuditEntry(
+        kind=row["kind"], actor=row["actor"], subject=row["subject"], detail=rows.detail(row["detail"]), at=row["at"],
+        number=row["number"],
+    )  # fmt: skip

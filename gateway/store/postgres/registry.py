@@ -1,7 +1,7 @@
 """Clients of the plugin API."""
 
 from gateway.scope import Scope
-from gateway.store.api import Client, Credential, CredentialKind
+from gateway.store.api import AuditEntry, Client, Credential, CredentialKind
 from gateway.store.postgres import rows
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
@@ -12,11 +12,11 @@ Q = load("registry")
 class Registry(Room):
     """The verbs of `api.Store` for clients."""
 
-    async def add_client(self, client: Client, *credentials: Credential) -> None:
+    async def add_client(self, client: Client, *credentials: Credential, note: AuditEntry | None = None) -> None:
         columns = zip(*((c.id, c.kind, c.key, c.verifier, c.expires_at) for c in credentials), strict=True)
-        await self._pool.write(
+        await self._noted(
             Q["add_client"], client.id, client.name, client.backend, rows.text(client.scope),
-            *(map(list, columns) if credentials else ([] for _ in range(5))),
+            *(map(list, columns) if credentials else ([] for _ in range(5))), note=note,
         )  # fmt: skip
 
     async def client_by(self, kind: CredentialKind, key: str) -> tuple[Client, Credential] | None:
@@ -32,20 +32,20 @@ class Registry(Room):
     async def clients(self) -> list[Client]:
         return [rows.client(row) for row in await self._pool.rows(Q["clients"])]
 
-    async def revoke_client(self, id: str) -> bool:
-        return await self._pool.write(Q["revoke_client"], id) is not None
+    async def revoke_client(self, id: str, *, note: AuditEntry | None = None) -> bool:
+        return await self._noted(Q["revoke_client"], id, note=note) is not None
 
-    async def set_scope(self, client: str, scope: Scope) -> bool:
-        return await self._pool.write(Q["set_scope"], client, rows.text(scope)) is not None
+    async def set_scope(self, client: str, scope: Scope, *, note: AuditEntry | None = None) -> bool:
+        return await self._noted(Q["set_scope"], client, rows.text(scope), note=note) is not None
 
-    async def add_credential(self, credential: Credential) -> None:
-        await self._pool.write(
+    async def add_credential(self, credential: Credential, *, note: AuditEntry | None = None) -> None:
+        await self._noted(
             Q["add_credential"], credential.id, credential.client, credential.kind, credential.key,
-            credential.verifier, credential.expires_at,
+            credential.verifier, credential.expires_at, note=note,
         )  # fmt: skip
 
     async def credentials(self, *, client: str | None = None) -> list[Credential]:
         return [Credential(**row) for row in await self._pool.rows(Q["credentials"], client)]
 
-    async def revoke_credential(self, id: str) -> bool:
-        return await self._pool.write(Q["revoke_credential"], id) is not None
+    async def revoke_credential(self, id: str, *, note: AuditEntry | None = None) -> bool:
+        return await self._noted(Q["revoke_credential"], id, note=note) is not None

@@ -5,10 +5,14 @@ from typing import Any
 from asyncpg import Record
 
 from gateway.errors import OutcomeUnknown
-from gateway.store.api import Viewer
+from gateway.store.api import AuditEntry, Viewer
+from gateway.store.chain import row_texts
 from gateway.store.postgres import rows
 from gateway.store.postgres.bell import Bell
 from gateway.store.postgres.pool import DURABLE, Pool
+from gateway.store.postgres.sql import load
+
+QA = load("audit")
 
 
 class Room:
@@ -32,6 +36,16 @@ class Room:
         scope = rows.text(viewer.scope)
         async with self._pool.viewing(viewer.backend, scope) as look:
             return await (look.planned if planned else look.rows)(query, *args, viewer.backend, scope)
+
+    async def _noted(self, query: str, *args: Any, note: AuditEntry | None) -> Record | None:
+        """Run a statement that returns a row when it changed something, with the audit entry in the same commit."""
+        if note is None:
+            return await self._pool.write(query, *args)
+        async with self._pool.transaction() as t:
+            if (row := await t.row(query, *args)) is not None:
+                await t.row(QA["append"], *row_texts(note.kind, note.actor, note.subject, note.detail))
+                await t.commit()
+        return row
 
     @staticmethod
     def _assured(row: Record) -> Record:

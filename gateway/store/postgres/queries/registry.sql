@@ -4,11 +4,13 @@
 -- A client with the id $1 and the credentials $5 (ids), $6, $7, $8, $9.
 WITH made AS (
     INSERT INTO client (id, name, backend, scope) VALUES ($1, $2, $3, $4::text::jsonb) RETURNING id
+), shown AS (
+    INSERT INTO credential (id, client, kind, key, verifier, expires_at)
+    SELECT c.id, made.id, c.kind, c.key, c.verifier, c.expires_at
+      FROM made, unnest($5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[])
+              AS c (id, kind, key, verifier, expires_at)
 )
-INSERT INTO credential (id, client, kind, key, verifier, expires_at)
-SELECT c.id, made.id, c.kind, c.key, c.verifier, c.expires_at
-  FROM made, unnest($5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[])
-          AS c (id, kind, key, verifier, expires_at);
+SELECT id FROM made;
 
 -- client_by
 -- The client that shows the credential of kind $1 with the key $2, if both are in force.
