@@ -5,12 +5,13 @@ line as well, so that `gateway doctor` judges what `gateway run` would load.
 """
 
 import asyncio
+import contextlib
 import os
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import msgspec
 
@@ -30,6 +31,8 @@ from gateway.keys.keyring import Keyring
 from gateway.keys.keyring import load_keyring as read_keyring
 from gateway.keys.tls import client_context
 from gateway.msh.door import Door
+from gateway.msh.duty import Duty
+from gateway.msh.health import Health, Verdict
 from gateway.msh.hold import Holder
 from gateway.msh.housekeeping import keep_house
 from gateway.msh.partners import Partners, Paths
@@ -54,8 +57,6 @@ from gateway.transport.client import Client, Timeouts
 from gateway.transport.egress import EgressPolicy
 from gateway.web.as4 import As4App
 
-#: A health answer is good for this long [reliability 5.7].
-READY_CACHE = 1.0
 #: Waiting for running work when a process drains.
 DRAIN_DEADLINE = 30.0
 
@@ -99,7 +100,9 @@ async def open_store(config: Config) -> Store:
     """The message store. Raises `StoreUnavailable`, `ConfigError`."""
     from gateway.store.postgres import PostgresStore
 
-    return await PostgresStore.open(dsn_of(config), pool_size=config.store.pool_size)
+    return await PostgresStore.open(
+        dsn_of(config), pool_size=config.store.pool_size, synchronous=config.store.synchronous
+    )
 
 
 async def migrate(config: Config) -> list[str]:
@@ -137,18 +140,20 @@ class Gateway:
 
     def __init__(
         self, rooms: Rooms, *, receiver: Receiver, sender: Sender, holder: Holder, puller: Puller, door: Door,
-        workers: Workers, backends: dict[str, plugin.Backend],
+        workers: Workers, duty: Duty, health: Callable[..., Health], backends: dict[str, plugin.Backend],
     ) -> None:  # fmt: skip
-        self._rooms, self._workers, self._backends = rooms, workers, backends
+        self._rooms, self._workers, self._backends, self.duty = rooms, workers, backends, duty
         self.sender, self.holder, self.puller, self.door = sender, holder, puller, door
         self._draining = False
         self._tasks: list[asyncio.Task] = []
-        self._ready: tuple[float, bool, list[tuple[str, bool, str]]] = (0.0, False, [])
+        self.health = health(draining=lambda: self._draining)
+        duty.watch(self.health.fit)
         self.as4 = As4App(
             receiver,
             paths=rooms.config.as4.paths,
             concurrent=rooms.config.limits.uploads,
-            accepting=lambda: not self._draining,
+            # A passive node takes what reaches it all the same: during a switch somebody sends to either.
+            accepting=lambda: not self._draining and (duty.fresh or not self._tasks),
         )
         self.plugin = _by_path(backends)
 
@@ -156,10 +161,13 @@ class Gateway:
         """Begin to claim work."""
         if metrics.place() in ("0", "memory"):  # once a node
             await self._tell_drift()
+        if not self.duty.alone:
+            await self.duty.beat()
         self._workers.start()
         own = {id(backend): backend for backend in self._backends.values()}.values()
         self._tasks = [
-            asyncio.create_task(keep_house(self._rooms), name="house"),
+            asyncio.create_task(self.duty.keep(), name="duty"),
+            asyncio.create_task(keep_house(self._rooms, self.duty), name="house"),
             asyncio.create_task(self._rooms.revisions.keep(), name="agreements"),
             *(asyncio.create_task(backend.run(), name=backend.name) for backend in own),
         ]
@@ -173,10 +181,16 @@ class Gateway:
         if difference is not None:
             log.event("agreements.drift", level="warning", reason=difference)
 
+    async def step_down(self) -> None:
+        """This process will end: nothing new is claimed, and another node of a pair becomes active. What comes is
+        served all the same, until load balancers have noticed."""
+        self.health.forget()
+        await self.duty.step_down()
+
     async def drain(self) -> None:
         """Not ready any more, nothing new claimed; what runs may finish."""
         self._draining = True
-        self._ready = (0.0, False, [])
+        self.health.forget()
         self.door.drain()
         await self._workers.drain(DRAIN_DEADLINE)
 
@@ -186,6 +200,8 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._rooms.revisions.leave()
+        if self._tasks:  # it was started
+            await self.duty.leave()
         await self._rooms.client.close()
         self._rooms.cpu.close()
         await self._rooms.store.close()
@@ -206,42 +222,13 @@ class Gateway:
             author=f"{rooms.node} (reload)", lint=lambda files: lint_pmodes(rooms.config, path=files),
         )  # fmt: skip
 
-    async def ready(self) -> tuple[bool, list[tuple[str, bool, str]]]:
+    async def ready(self) -> Verdict:
         """Can this process take messages: (verdict, [(check, ok, text)])."""
-        at, verdict, checks = self._ready
-        if time.monotonic() - at < READY_CACHE and not self._draining:
-            return verdict, checks
-        checks = [("draining", not self._draining, "draining" if self._draining else "taking work")]
-        checks.append(await self._check_store())
-        checks.append(self._check_keys())
-        checks.append(self._check_agreements())
-        verdict = all(ok for _, ok, _ in checks)
-        self._ready = (time.monotonic(), verdict, checks)
-        return verdict, checks
+        return await self.health.ready()
 
-    async def _check_store(self) -> tuple[str, bool, str]:
-        try:
-            async with asyncio.timeout(2):
-                health = await self._rooms.store.health()
-        except (GatewayError, TimeoutError) as error:
-            return "store", False, str(error) or "no answer within 2 s"
-        return "store", health.writable, f"PostgreSQL {health.version}{'' if health.writable else ', read-only'}"
-
-    def _check_keys(self) -> tuple[str, bool, str]:
-        pmodes = self._rooms.agreements.value.pmodes
-        try:
-            for party in pmodes.selves:
-                for name in {leg.profile for leg in pmodes.legs if leg.from_party == party}:
-                    self._rooms.keyring.value.signing_key(party.party_id, PROFILES[name]).sign(b"ready")
-        except KeyUnavailable as error:
-            return "keys", False, str(error)
-        return "keys", True, "signing works"
-
-
-    def _check_agreements(self) -> tuple[str, bool, str]:
-        """A process that cannot serve the active revision takes no messages under the one before."""
-        revisions = self._rooms.revisions
-        return "agreements", revisions.trouble is None, revisions.trouble or f"revision {revisions.number}"
+    async def role(self) -> tuple[str, Verdict]:
+        """The role of this node in its pair, and whether it is well."""
+        return await self.health.role()
 
 
 def _finder(client: Client, paths: Paths, clock: SystemClock, config: Config, cpu: Cpu):
@@ -381,11 +368,32 @@ async def build(
     door = Door(rooms, Submitter(rooms), egress, spools)
     backends = _backends(config, door)
     await revisions.begin(partial(load_bundle, config))
-    workers = Workers(rooms, sender, holder, puller, backends)
-    return Gateway(
-        rooms, receiver=receiver, sender=sender, holder=holder, puller=puller, door=door, workers=workers,
-        backends=backends,
+    duty = Duty(
+        store, clock, node=config.node.name, instance=_instance(Path(config.data.folder)) if config.store.dsn else None,
+        roles=config.pair.roles, demand=config.store.synchronous,
     )  # fmt: skip
+    workers = Workers(rooms, sender, holder, puller, backends, duty)
+    return Gateway(
+        rooms, receiver=receiver, sender=sender, holder=holder, puller=puller, door=door, workers=workers, duty=duty,
+        health=partial(Health, rooms, duty, spool), backends=backends,
+    )  # fmt: skip
+
+
+def _instance(folder: Path) -> UUID:
+    """Which data folder this is: made with it, and kept. What tells two nodes of one name apart."""
+    file = folder / "instance"
+    try:
+        return UUID(file.read_text())
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        raise ConfigError("is not the id of this node", file=str(file), hint="remove the file; it is made anew") from None
+    mine = folder / f"instance.{os.getpid()}"
+    mine.write_text(str(uuid4()))
+    with contextlib.suppress(FileExistsError):  # another process of this node was first
+        os.link(mine, file)
+    mine.unlink()
+    return UUID(file.read_text())
 
 
 def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts) -> Rooms:

@@ -94,6 +94,11 @@ EVENTS: dict[str, str] = {
     "worker.stopped": "a worker process is gone because it was told to go",
     "worker.died": "a worker process is gone although nobody told it to; it is replaced",
     "worker.hung": "a worker's event loop stood still for too long; the process is killed",
+    # nodes that share a database
+    "node.active": "this process takes work from now on; `epoch` is that of the lease",
+    "node.passive": "this process takes no work; `reason` says why",
+    "store.degraded": "commits are kept by one server alone, and more is asked for",
+    "store.restored": "a standby confirms commits again",
     "database.starting": "the private PostgreSQL is made, recovers, or is taken over; `text` says which",
     "database.started": "the database is there and its schema is up to date",
     "database.stopped": "the private PostgreSQL was stopped",

@@ -69,11 +69,17 @@ RESTARTS = Metric("gateway_worker_restarts", "counter", (), "Worker processes th
 AGREEMENTS = Metric(
     "gateway_agreements_revision", "gauge", ("worker",), "Revision of the agreements in force in a worker process."
 )
+COMMIT = Metric("gateway_db_commit_seconds", "histogram", (), "A durable commit: what a node of a pair reports with.",
+                STAGE_BUCKETS)  # fmt: skip
+DURABLE = Metric("gateway_db_synchronous", "gauge", (), "1: a standby confirms commits; 0: none does.")
+LAG = Metric("gateway_db_replication_lag_bytes", "gauge", ("standby",), "How far a standby is behind in replaying.")
+ACTIVE = Metric("gateway_node_active", "gauge", ("worker",), "1: this process takes work; 0: it does not.")
+LEADS = Metric("gateway_node_leads", "gauge", ("worker",), "1: the node of this process has the lease of the pair.")
 BUILD = Metric("gateway_build_info", "gauge", ("version", "python"), "Always 1; the labels say what runs.")
 METRICS = {
     m.name: m
     for m in (MESSAGES, DURATION, STAGE, RETRIES, DUPLICATES, ERRORS, PAYLOAD, RECEIPTS, WEBHOOKS, PULLS, QUEUE,
-              RESTARTS, AGREEMENTS, BUILD)
+              RESTARTS, AGREEMENTS, COMMIT, DURABLE, LAG, ACTIVE, LEADS, BUILD)
 }  # fmt: skip
 
 #: Doubles in a file. 100 partners with 4 actions and 4 outcomes take 1,600; 256 KiB is nothing.
@@ -244,6 +250,24 @@ def place() -> str:
 def agreements_revision(number: int) -> None:
     """This process serves revision `number` of the agreements from now on."""
     _gauge(AGREEMENTS, (_name,), float(number))
+
+
+def commit(seconds: float) -> None:
+    """A durable commit of ours took so long."""
+    _observe(COMMIT, (), seconds)
+
+
+def pair(*, active: bool, leads: bool) -> None:
+    """The role of this process now."""
+    _gauge(ACTIVE, (_name,), float(active))
+    _gauge(LEADS, (_name,), float(leads))
+
+
+def replication(lags: Mapping[str, int], *, durable: bool) -> None:
+    """Standbys by name, with how far they are behind (octets), and whether commits wait for one."""
+    _gauge(DURABLE, (), float(durable))
+    for standby, lag in lags.items():
+        _gauge(LAG, (standby,), float(lag))
 
 
 def worker_restarted() -> None:

@@ -1,6 +1,6 @@
 """What nobody asks for and somebody must do: erase what is no longer to be kept.
 
-Runs in every process; the store works in small batches that skip what another process
+Runs in every process of the node that leads; the store works in small batches that skip what another process
 holds, so that several may run at once.
 """
 
@@ -8,6 +8,7 @@ import random
 
 from gateway import log, metrics
 from gateway.errors import StoreUnavailable
+from gateway.msh.duty import Duty
 from gateway.msh.rooms import Rooms
 
 INTERVAL = 30.0
@@ -17,23 +18,27 @@ DELIVERED_NOTICES, PARKED_NOTICES = 7 * 86_400.0, 30 * 86_400.0
 KEPT_NOTICES = 1000
 
 
-async def keep_house(rooms: Rooms) -> None:
+async def keep_house(rooms: Rooms, duty: Duty) -> None:
     """Loop until cancelled."""
-    retention = rooms.config.retention
     while True:
         # Spread, so that processes started together do not come together.
         await rooms.clock.sleep(INTERVAL * random.uniform(0.75, 1.25))  # noqa: S311
         try:
-            erased = await rooms.store.purge(
-                delivered_before=retention.delivered_payloads, settled_before=retention.sent_payloads
-            )
-            await rooms.store.erase_uploads()
-            await rooms.store.prune_notices(
-                delivered_before=DELIVERED_NOTICES, parked_before=PARKED_NOTICES, keep=KEPT_NOTICES
-            )
+            if duty.leads:
+                await _erase(rooms)
             metrics.backlog(await rooms.store.backlog())
         except StoreUnavailable as error:
             log.event("store.unavailable", level="error", reason=str(error))
-            continue
-        if erased:
-            log.event("payloads.erased", count=erased)
+
+
+async def _erase(rooms: Rooms) -> None:
+    retention = rooms.config.retention
+    erased = await rooms.store.purge(
+        delivered_before=retention.delivered_payloads, settled_before=retention.sent_payloads
+    )
+    await rooms.store.erase_uploads()
+    await rooms.store.prune_notices(
+        delivered_before=DELIVERED_NOTICES, parked_before=PARKED_NOTICES, keep=KEPT_NOTICES
+    )
+    if erased:
+        log.event("payloads.erased", count=erased)

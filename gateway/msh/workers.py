@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from gateway import log, metrics
 from gateway.errors import ClaimLost, DeliveryDelayed, DeliveryRefused, GatewayError, StoreUnavailable
 from gateway.msh.door import delivery
+from gateway.msh.duty import Duty
 from gateway.msh.hold import Holder
 from gateway.msh.pull import Puller
 from gateway.msh.rooms import Rooms
@@ -44,9 +45,9 @@ class Workers:
     """Runs the loops of one process."""
 
     def __init__(
-        self, rooms: Rooms, sender: Sender, holder: Holder, puller: Puller, backends: Mapping[str, Backend]
+        self, rooms: Rooms, sender: Sender, holder: Holder, puller: Puller, backends: Mapping[str, Backend], duty: Duty
     ) -> None:
-        self._rooms, self._sender, self._backends = rooms, sender, backends
+        self._rooms, self._sender, self._backends, self._duty = rooms, sender, backends, duty
         self._holder, self._puller = holder, puller
         self._tasks: list[asyncio.Task] = []
         self._running: set[asyncio.Task] = set()
@@ -118,6 +119,10 @@ class Workers:
         while not self._stopping.is_set():
             if len(busy) >= limit:
                 await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            if not self._duty.working:
+                self._duty.on.clear()  # it may have run out since the last report
+                await self._duty.on.wait()
                 continue
             wake.clear()
             hands = Counter(busy.values())

@@ -32,6 +32,7 @@ from gateway.as4.units import PartInfo, Reference, UserMessage
 from gateway.scope import EVERYTHING, Scope
 from gateway.stages import Step
 from gateway.store.agreements import Agreements
+from gateway.store.pair import Pair
 from gateway.store.webhooks import Webhooks
 
 Direction = Literal["inbound", "outbound"]
@@ -483,7 +484,7 @@ class Submitting(Protocol):
         ...
 
 
-class Store(Agreements, Webhooks, Protocol):
+class Store(Agreements, Webhooks, Pair, Protocol):
     """Everything the gateway keeps. All verbs raise `StoreUnavailable`."""
 
     # inbound

@@ -52,6 +52,7 @@ from gateway.store.api import (
 )
 from gateway.store.chain import BEGINNING, Link, first_misfit, hash_of, row_texts
 from gateway.store.memory_agreements import MemoryAgreements
+from gateway.store.memory_pair import MemoryPair
 from gateway.store.memory_uploads import MemoryUploads
 from gateway.store.memory_webhooks import MemoryWebhooks
 from gateway.store.states import INBOUND, JOB, LAPSES, OUTBOUND, RESULTS, SUSPENDABLE, after
@@ -111,7 +112,7 @@ class _Job:
     noted: tuple[NoticeAttempt, ...] = ()
 
 
-class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
+class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryPair, MemoryAgreements):
     """`api.Store` in one process. The clock's `now` stands for the database's."""
 
     def __init__(self, clock: Clock) -> None:

@@ -33,13 +33,16 @@ class Room:
         async with self._pool.viewing(viewer.backend, scope) as look:
             return await (look.planned if planned else look.rows)(query, *args, viewer.backend, scope)
 
-    @staticmethod
-    def _assured(row: Record) -> Record:
+    def _assured(self, row: Record) -> Record:
         """`row`, if the session that committed it waited for what a receipt stands on.
 
         The setting is pinned when we connect; a pooler that swaps sessions under us is
-        noticed here, where it matters.
+        noticed here, where it matters. So is a server that no longer waits for a standby,
+        where one is required.
         """
-        if row["durability"] not in DURABLE:
-            raise OutcomeUnknown(f"synchronous_commit was {row['durability']} during the commit")
+        setting, _, alone = row["durability"].partition(" ")
+        if setting not in DURABLE:
+            raise OutcomeUnknown(f"synchronous_commit was {setting} during the commit")
+        if alone and self._pool.synchronous == "required":
+            raise OutcomeUnknown("the commit waited for no standby, and one is required")
         return row

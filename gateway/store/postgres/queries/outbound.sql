@@ -33,7 +33,7 @@ WITH keyed AS (
 ), told AS (
     INSERT INTO event (type, message, backend, data) SELECT 'message.accepted', id, backend, $30::json FROM stored
 )
-SELECT CASE WHEN EXISTS (SELECT FROM stored) THEN current_setting('synchronous_commit')
+SELECT CASE WHEN EXISTS (SELECT FROM stored) THEN durability()
             WHEN EXISTS (SELECT FROM keyed) THEN abandon('the MessageId is taken')::text
        END AS durability;
 
@@ -58,7 +58,7 @@ WITH known AS (
 ), seen AS (
     INSERT INTO duplicate_seen (message) SELECT id FROM known WHERE same
 )
-SELECT id, message_id, conversation_id, state, same, current_setting('synchronous_commit') AS durability FROM known;
+SELECT id, message_id, conversation_id, state, same, durability() AS durability FROM known;
 
 -- begin_attempt
 -- Open an attempt under the claim $2 of job $1, for node $3 with the signed references $4 and the envelope $6, which
