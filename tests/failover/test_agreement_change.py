@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import pytest
 
 from gateway.store.embedded import PrivatePostgres
 from tests.failover.agreements import FINLAND, PROCESSES, Load, Site, rotated
+from tests.failover.pair import ROOT
 from tests.peer import Authority, Keys
+from tests.unit.pmodes.network import PASSWORD, Network, jks, truststore
 from tests.world import key_pem, to_pem
 
 pytestmark = pytest.mark.failover
@@ -131,6 +135,41 @@ properties = ["originalSender", "finalRecipient"]
     (site.twin.folder / "key.pem").write_bytes(key.read_bytes())
     assert site.apply("Sweden, again")["revision"] == 8
     assert site.serving() == dict.fromkeys(PROCESSES, 8)
+
+
+def test_a_network_of_32_joins_as_it_was_published_and_is_taken_back(site, folder):
+    """The P-Mode and the truststore of a network, imported and applied while messages go, then rolled back."""
+    site.start()
+    load = Load(site, folder / "load")
+    load.wait_for(2)
+    network = Network().with_party("AP_LV_01", endpoint=f"http://127.0.0.1:{site.detour.port}/as4")
+    keys = site.pair.keys
+    store = truststore(network, ap_lv_01=keys["LV"].signing, ap_ee_01=keys["EE"].signing)
+    for name, octets in (("pmode.xml", network.xml("AP_EE_01").encode()), ("trust.jks", jks(store)), ("pw", PASSWORD.encode())):
+        (folder / name).write_bytes(octets)
+    pmodes = site.ee.folder / "pmodes"
+    (pmodes / "agreement.toml").unlink()
+    subprocess.run(
+        [sys.executable, "-m", "gateway", "pmodes", "import-domibus", folder / "pmode.xml", "--self", "AP_EE_01",
+         "--out", pmodes, "--truststore", folder / "trust.jks", "--password-file", folder / "pw"],
+        cwd=ROOT, check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    planned = json.loads(site.cli("pmodes", "plan", "--json", check=False).stdout)
+    assert len([c for c in planned["changes"]["parties"] if c["change"] == "added"]) == 30, planned["changes"]["parties"]
+    before = site.detour.taken
+    done = site.apply("the network as published")
+    assert (done["state"], done["revision"], done["behind"]) == ("ACTIVE", 2, [])
+    assert site.serving() == dict.fromkeys(PROCESSES, 2)
+    load.wait_for(4)
+    assert site.detour.taken > before
+    taken_back = json.loads(site.cli("pmodes", "rollback", "--reason", "not yet", "--yes", "--json").stdout)
+    assert (taken_back["state"], taken_back["revision"]) == ("ACTIVE", 3)
+    load.wait_for(3)
+    figures = load.finish()
+    print(figures)
+    assert not load.problems
+    for name in ("message.failed", "message.retrying", "message.refused", "message.conflict", "incident"):
+        assert not site.events(name), name
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ SMALL, LARGE = b"<evidence>" + os.urandom(300).hex().encode() + b"</evidence>", 
 AT_LV = [name for name in POINTS if name.startswith("OB") and name != "OB17"]
 AT_EE = [name for name in POINTS if name.startswith(("IB", "DL")) or name == "OB17"]  # the webhook is at EE
 
-pytestmark = pytest.mark.failover
+pytestmark = [pytest.mark.failover, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture

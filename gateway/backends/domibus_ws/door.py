@@ -38,7 +38,7 @@ from gateway.backends.domibus_ws.reading import Malformed
 from gateway.backends.domibus_ws.transfer import Unsupported, read
 from gateway.backends.domibus_ws.wsdl import wsdl
 from gateway.backends.rest.body import Body
-from gateway.backends.rest.limits import RestOptions, Uploads
+from gateway.backends.rest.limits import Places, RestOptions
 from gateway.backends.rest.problems import Disconnected, Refused
 from gateway.plugin import (
     Caller,
@@ -97,7 +97,7 @@ class Door:
     def __init__(self, msh: Msh, options: Options) -> None:
         self._msh, self._options = msh, options
         self._body = RestOptions(grace=options.grace, rate=options.rate)
-        self._uploads = Uploads(options.uploads)
+        self._requests = Places(options.requests, "too-many-uploads")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, headers = scope["path"], Headers(scope=scope)
@@ -170,7 +170,7 @@ class Door:
         """Read a request and carry it out."""
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise Unsupported
-        with self._uploads.slot(caller.id):
+        with self._requests.slot(caller.id):
             return await self._carried_out(caller, headers, body, operations, namespace)
 
     async def _carried_out(self, caller: Caller, headers: Headers, body: Body, operations, namespace: str) -> Answer:

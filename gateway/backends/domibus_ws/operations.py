@@ -52,7 +52,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     grace: float = 10.0
     rate: float = 8_000.0
     #: Requests that one client may have under way in one process [threats 1.5].
-    uploads: int = 16
+    requests: int = 16
 
 
 class Request(Struct, frozen=True):
