@@ -387,7 +387,7 @@ def _instance(folder: Path) -> UUID:
     except FileNotFoundError:
         pass
     except ValueError:
-        raise ConfigError("is not the id of this node", file=str(file), hint="remove the file; it is made anew") from None
+        raise ConfigError("is not the id of this node", file=str(file), hint="remove it; it is made anew") from None
     mine = folder / f"instance.{os.getpid()}"
     mine.write_text(str(uuid4()))
     with contextlib.suppress(FileExistsError):  # another process of this node was first

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -35,6 +35,15 @@ def on_store(config: Path | None, do: Callable[..., Awaitable[T]]) -> T:
             await store.close()
 
     return asyncio.run(run())
+
+
+def author(settings: Any) -> str:
+    """Who does this, for the audit."""
+    import getpass
+    import os
+
+    user = os.environ.get("SUDO_USER") or getpass.getuser()
+    return f"{user}@{settings.node.name}"
 
 
 def found_config() -> Path | None:

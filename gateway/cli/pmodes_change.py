@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from gateway.cli.local import config_option, found_config
+from gateway.cli.local import author, config_option, found_config
 from gateway.cli.output import json_option, show_json, show_table
 from gateway.cli.pmodes import place
 from gateway.cli.pmodes_shown import errors_text, process_facts, show_changes, show_outcome, show_plan, told
@@ -217,7 +217,7 @@ async def _change(
     if dry_run:
         return 0
     if planned.same_files:
-        moved = await agreements.move_waiting(store, planned.base, bundle, actor=_author(settings)) if move else 0
+        moved = await agreements.move_waiting(store, planned.base, bundle, actor=author(settings)) if move else 0
         if as_json:
             show_json({"plan": planned.id, "revision": planned.base, "state": "ACTIVE", "moved": moved})
         else:
@@ -230,7 +230,7 @@ async def _change(
     if not any(p.alive for p in await store.processes()):
         app.self_test(settings, bundle)  # nobody else does, and the next start would fail
     outcome = await agreements.apply(
-        store, bundle, base=planned.base, author=_author(settings), reason=reason, restores=restores,
+        store, bundle, base=planned.base, author=author(settings), reason=reason, restores=restores,
         notes={"forced": errors_text(planned.errors)} if planned.errors else None, patience=timeout, move=move,
         told=None if as_json else told,
     )  # fmt: skip
@@ -265,14 +265,6 @@ async def _numbered(store: Any, number: int | None) -> Any:
     if found is None:
         raise NotFound("no revision is in force" if number is None else f"no revision {number}")
     return found
-
-
-def _author(settings: Any) -> str:
-    import getpass
-    import os
-
-    user = os.environ.get("SUDO_USER") or getpass.getuser()
-    return f"{user}@{settings.node.name}"
 
 
 def _on_store(settings: Any, do: Callable[[Any], Awaitable[T]], *, look_only: bool = False) -> T:

@@ -78,8 +78,8 @@ class Store(Struct, frozen=True):
         for the whole text. Without it the node runs a private PostgreSQL in the data folder.
     pool_size: Connections a worker process holds at most.
     synchronous: Whether a commit has to be kept by a second server before a receipt is sent. `any`: as the server is
-        configured. `preferred`: without a synchronous standby the node works on and says that it is degraded. `required`:
-        without one it is not ready and sends no receipts.
+        configured. `preferred`: without a synchronous standby the node works on and says that it is degraded.
+        `required`: without one it is not ready and sends no receipts.
     """
 
     dsn: Dsn | None = None
@@ -95,8 +95,8 @@ class Store(Struct, frozen=True):
 class Pair(Struct, frozen=True):
     """How the nodes that share a database (`store.dsn`) share the work. See docs/operators/ha.md.
 
-    roles: `active/passive`: one node works, the others wait to take over, and /readyz says which it is. `active/active`:
-        every node works. The same on every node.
+    roles: `active/passive`: one node works, the others wait to take over, and /readyz says which it is.
+        `active/active`: every node works. The same on every node.
     """
 
     roles: Literal["active/passive", "active/active"] = "active/passive"

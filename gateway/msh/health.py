@@ -4,7 +4,7 @@
     duty      a durable commit of a moment ago, as a receipt needs it; the role of the node
     ready     all of it, and not draining
 
-Every answer is at most a second old, and none waits for the database of a pair: its state is
+An answer is at most a second old, and none waits for the database of a pair: its state is
 what the last report said (`duty.py`).
 """
 
@@ -52,7 +52,8 @@ class Health:
             now = self._rooms.clock.monotonic()
             if now >= self._until:
                 self._found = await self._judged()
-                self._until = self._rooms.clock.monotonic() + CACHE
+                # That of a pair costs nothing, and is to be as new as its last report.
+                self._until = self._rooms.clock.monotonic() + (CACHE if self._duty.alone else 0.0)
             return self._found
 
     async def role(self) -> tuple[str, Verdict]:

@@ -1,6 +1,6 @@
 """`store.pair` in the memory of one process: several gateways may share one `MemoryStore`."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,8 +20,8 @@ class MemoryPair:
     def __init__(self) -> None:
         super().__init__()
         self._nodes: dict[str, tuple[UUID, NodeState]] = {}
-        #: Who, of which instance, until when.
-        self._lease: tuple[Lease, UUID, datetime] | None = None
+        #: And of which instance.
+        self._lease: tuple[Lease, UUID] | None = None
 
     async def report(self, presence: Presence) -> Turn:
         now = self._clock.now()
@@ -32,7 +32,7 @@ class MemoryPair:
         self._nodes[presence.node] = presence.instance, NodeState(
             name=presence.node, roles=presence.roles, trouble=presence.trouble, drained=drained, alive=True, seen_at=now
         )
-        holds = presence.takes and not drained and self._eligible(presence) and self._hold(presence)
+        holds = presence.takes and not drained and self._eligible(presence) and self._take_lease(presence)
         return Turn(lease=self._now(), holds=holds, drained=drained, at=now, durability="on alone")
 
     def _eligible(self, presence: Presence) -> bool:
@@ -41,24 +41,24 @@ class MemoryPair:
             node.trouble is None and not node.drained and self._alive(node) for node in others
         )
 
-    def _hold(self, presence: Presence) -> bool:
+    def _take_lease(self, presence: Presence) -> bool:
         found = self._now()
         mine = self._lease is not None and self._lease[1] == presence.instance
         if found is not None and found.live and not mine:
             return False
         epoch = found.epoch if found and found.live else found.epoch + 1 if found else 1
-        self._give(presence.node, presence.instance, epoch)
+        self._lease_to(presence.node, presence.instance, epoch)
         return True
 
-    def _give(self, name: str, instance: UUID, epoch: int) -> None:
-        made = Lease(holder=name, timeline=1, epoch=epoch, live=True)
-        self._lease = made, instance, self._clock.now() + timedelta(seconds=LEASE)
+    def _lease_to(self, name: str, instance: UUID, epoch: int) -> None:
+        until = self._clock.now() + timedelta(seconds=LEASE)
+        self._lease = Lease(holder=name, timeline=1, epoch=epoch, live=True, expires_at=until), instance
 
     def _now(self) -> Lease | None:
         if self._lease is None:
             return None
-        found, _, until = self._lease
-        return msgspec.structs.replace(found, live=until >= self._clock.now())
+        found, _ = self._lease
+        return msgspec.structs.replace(found, live=found.expires_at >= self._clock.now())
 
     def _alive(self, node: NodeState) -> bool:
         return node.alive and node.seen_at >= self._clock.now() - timedelta(seconds=LEASE)
@@ -72,7 +72,8 @@ class MemoryPair:
 
     def _let_go(self, instance: UUID) -> None:
         if self._lease is not None and self._lease[1] == instance:
-            self._lease = (*self._lease[:2], self._clock.now() - timedelta(seconds=1))
+            ended = self._clock.now() - timedelta(seconds=1)
+            self._lease = msgspec.structs.replace(self._lease[0], expires_at=ended), instance
 
     async def lease(self) -> Lease | None:
         return self._now()
@@ -88,7 +89,7 @@ class MemoryPair:
             raise StalePlan(f"{now or 'nobody'} is active by now, not {holder or 'nobody'}")
         if to not in self._nodes:
             raise NotFound(f"there is no node {to}")
-        self._give(to, self._nodes[to][0], found.epoch + 1 if found else 1)
+        self._lease_to(to, self._nodes[to][0], found.epoch + 1 if found else 1)
         made = self._now()
         self._append("pair.switchover", actor, to, {"from": holder, "epoch": made.epoch})
         return made

@@ -39,6 +39,7 @@ class Lease(Struct, frozen=True, kw_only=True):
     timeline: int
     epoch: int
     live: bool
+    expires_at: datetime
 
     @property
     def token(self) -> tuple[int, int]:

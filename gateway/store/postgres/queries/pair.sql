@@ -25,15 +25,15 @@ SELECT $1, $2, timeline(), 1, clock_timestamp() + make_interval(secs => $3)
                               THEN 0 ELSE 1 END,
        holder = $1, instance = $2, timeline = timeline(), expires_at = clock_timestamp() + make_interval(secs => $3)
  WHERE l.instance = $2 OR l.expires_at < clock_timestamp()
-RETURNING holder, timeline, epoch, true AS live;
+RETURNING holder, timeline, epoch, true AS live, expires_at;
 
 -- lease
 -- Who has the lease.
-SELECT holder, timeline, epoch, expires_at >= clock_timestamp() AS live FROM lease;
+SELECT holder, timeline, epoch, expires_at >= clock_timestamp() AS live, expires_at FROM lease;
 
 -- let_go
 -- The lease of instance $1, if it has it, is anybody's.
-UPDATE lease SET expires_at = '-infinity' WHERE instance = $1 AND expires_at >= clock_timestamp();
+UPDATE lease SET expires_at = clock_timestamp() - interval '1 ms' WHERE instance = $1 AND expires_at >= clock_timestamp();
 
 -- gone
 -- Instance $1 is gone in order: nobody waits for it.
@@ -41,7 +41,7 @@ UPDATE node SET gone = true WHERE instance = $1;
 
 -- lock_lease
 -- The lease, locked until the commit.
-SELECT holder, timeline, epoch, expires_at >= clock_timestamp() AS live FROM lease FOR UPDATE;
+SELECT holder, timeline, epoch, expires_at >= clock_timestamp() AS live, expires_at FROM lease FOR UPDATE;
 
 -- hand_over
 -- The lease goes to node $1 for $2 seconds, whoever has it.
@@ -50,7 +50,7 @@ SELECT name, instance, timeline(), 1, clock_timestamp() + make_interval(secs => 
     ON CONFLICT (one) DO UPDATE
    SET holder = EXCLUDED.holder, instance = EXCLUDED.instance, timeline = EXCLUDED.timeline, epoch = l.epoch + 1,
        expires_at = EXCLUDED.expires_at
-RETURNING holder, timeline, epoch, true AS live;
+RETURNING holder, timeline, epoch, true AS live, expires_at;
 
 -- set_drained
 -- Node $1 is to work ($2 false), or not to (true). No row: there is no such node, or nothing changes.
