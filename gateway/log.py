@@ -73,6 +73,8 @@ EVENTS: dict[str, str] = {
     "token.refused": "a signed token was not believed; `reason` says why, the caller was not told",
     "issuer.unreachable": "the keys of a token issuer could not be fetched; those that are known serve on for a while",
     "payloads.erased": "payloads past their retention were erased",
+    "partner.shut": "a partner has not answered several times in a row; its messages wait, one at a time tries",
+    "partner.open": "a partner that did not answer does; its messages go out again",
     "claim.lost": "work was taken over by another process while this one was doing it",
     # rooms
     "store.unavailable": "the database cannot be reached or refuses writes",

@@ -19,7 +19,7 @@ import math
 import mmap
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,11 +75,13 @@ DURABLE = Metric("gateway_db_synchronous", "gauge", (), "1: a standby confirms c
 LAG = Metric("gateway_db_replication_lag_bytes", "gauge", ("standby",), "How far a standby is behind in replaying.")
 ACTIVE = Metric("gateway_node_active", "gauge", ("worker",), "1: this process takes work; 0: it does not.")
 LEADS = Metric("gateway_node_leads", "gauge", ("worker",), "1: the node of this process has the lease of the pair.")
+UP = Metric("gateway_party_up", "gauge", ("party",), "0: the partner does not answer, and its messages wait.")
 BUILD = Metric("gateway_build_info", "gauge", ("version", "python"), "Always 1; the labels say what runs.")
 METRICS = {
     m.name: m
     for m in (MESSAGES, DURATION, STAGE, RETRIES, DUPLICATES, ERRORS, PAYLOAD, RECEIPTS, WEBHOOKS, PULLS, QUEUE,
-              RESTARTS, AGREEMENTS, COMMIT, DURABLE, LAG, ACTIVE, LEADS, BUILD)
+              RESTARTS, AGREEMENTS, COMMIT, DURABLE, LAG, ACTIVE, LEADS, UP,
+              BUILD)
 }  # fmt: skip
 
 #: Doubles in a file. 100 partners with 4 actions and 4 outcomes take 1,600; 256 KiB is nothing.
@@ -268,6 +270,13 @@ def replication(lags: Mapping[str, int], *, durable: bool) -> None:
     _gauge(DURABLE, (), float(durable))
     for standby, lag in lags.items():
         _gauge(LAG, (standby,), float(lag))
+
+
+def parties_up(shut: Iterable[str]) -> None:
+    """These partners do not answer; all others that were ever named here do."""
+    down = {(party,) for party in shut}
+    for labels in down | {labels for metric, labels, _ in _values.series() if metric is UP}:
+        _gauge(UP, labels, float(labels not in down))
 
 
 def worker_restarted() -> None:

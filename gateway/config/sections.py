@@ -257,17 +257,20 @@ class Workers(Struct, frozen=True):
     """Processes and what runs in each.
 
     processes: Worker processes; 0 means one for each core.
-    claimers: Jobs of one kind (send, notify, deliver) that a process works on at once.
+    claimers: Messages to one partner, or deliveries to one backend, that a process works on at once.
+    sends: Messages to all partners together that a process sends at once.
     threads: Threads of a process for payloads above 256 KiB.
     """
 
     processes: int = 0
     claimers: int = 4
+    sends: int = 32
     threads: int = 2
 
     def __post_init__(self) -> None:
         _between(self.processes, 0, 256, "processes")
         _between(self.claimers, 1, 256, "claimers")
+        _between(self.sends, 1, 1024, "sends")
         _between(self.threads, 1, 64, "threads")
 
 

@@ -27,6 +27,7 @@ async def keep_house(rooms: Rooms, duty: Duty) -> None:
             if duty.leads:
                 await _erase(rooms)
             metrics.backlog(await rooms.store.backlog())
+            metrics.parties_up(c.partner for c in await rooms.store.circuits() if c.shut_until is not None)
         except StoreUnavailable as error:
             log.event("store.unavailable", level="error", reason=str(error))
 

@@ -68,6 +68,8 @@ class Sender:
         try:
             if leg is None:
                 raise SendFailed("the agreement this message was submitted under is gone", temporary=False)
+            if job.shut:
+                raise SendFailed("the partner does not answer, and is not tried any more", stage="wait")
             if message.attempts > leg.retry.count + LOST_ATTEMPTS:
                 # Each took the process with it before it could be settled. Not once more [reliability R24].
                 raise SendFailed(f"{message.attempts} attempts without an outcome", temporary=False, stage="wait")
@@ -96,12 +98,15 @@ class Sender:
                 receipt=receipt,
                 steps=tuple(steps),
                 events=(NewEvent("message.acknowledged"),),
+                answered=True,
             )
         if number is None:
             number = await self._rooms.store.begin_attempt(job, node=self._rooms.node, references=())
         with stage("settle"):
-            await self._rooms.store.finish_attempt(job, number, result)
+            changed = await self._rooms.store.finish_attempt(job, number, result)
         self._tell(message, result)
+        if changed is not None:
+            log.event(f"partner.{changed}", level="error" if changed == "shut" else "info", party=job.queue)
 
     # -- the pieces -----------------------------------------------------------------
 
@@ -221,6 +226,7 @@ class Sender:
             return AttemptResult(
                 state="WAITING_FOR_RETRY", outcome=outcome, retry_in=wait, error_code=code, error_detail=detail,
                 steps=tuple(steps), events=(NewEvent("message.retrying", {**facts, "in": round(wait, 1)}),),
+                answered=answered(error),
             )  # fmt: skip
         if not final:
             detail = f"no receipt after {message.attempts + 1} attempts; last: {code} {detail}"
@@ -228,6 +234,7 @@ class Sender:
         return AttemptResult(
             state="FAILED", outcome=outcome, error_code=code, error_detail=detail,
             steps=tuple(steps), events=(NewEvent("message.failed", {**facts, "code": code}),),
+            answered=answered(error),
         )  # fmt: skip
 
     def _tell(self, message: Message, result: AttemptResult) -> None:
@@ -278,6 +285,17 @@ def signing_content_type(mime_type: str, compressed: bool) -> str:
     if kind.startswith("text/") or kind.endswith(("+xml", "/xml")):
         return "application/octet-stream"
     return kind
+
+
+def answered(error: Exception) -> bool | None:
+    """What the end of an attempt says of the partner: it speaks AS4, it does not answer, or nothing."""
+    match error:
+        case PeerAnswered() | InvalidReceipt():
+            return True
+        case SendFailed(temporary=True, stage="connect" | "send" | "receipt"):
+            return False
+        case _:
+            return None
 
 
 def classify(error: Exception) -> tuple[str, str, bool, str]:

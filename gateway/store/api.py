@@ -145,6 +145,8 @@ class NewOutbound(Struct, frozen=True, kw_only=True):
     request_id: str | None = None
     steps: tuple[Step, ...] = ()
     held: Held | None = None
+    #: For so many seconds the agreement tries to send it.
+    patience: float | None = None
 
     @property
     def state(self) -> Literal["SUBMITTED", "READY_TO_PULL"]:
@@ -357,6 +359,8 @@ class Job(Struct, frozen=True, kw_only=True):
     created_at: datetime
     lease_until: datetime
     data: dict[str, Any] = field(default_factory=dict)
+    #: Claimed although its partner is shut, because its time is over.
+    shut: bool = False
 
 
 class NewEvent(Struct, frozen=True):
@@ -365,6 +369,21 @@ class NewEvent(Struct, frozen=True):
 
     type: str
     data: dict[str, Any] = field(default_factory=dict)
+
+
+#: Failures in a row after which a partner is shut; for how many seconds, twice as long after every further one, and at
+#: most; each a quarter more or less. How long the one that tries then may take before another one does.
+FAILURES, SHUT, LONGEST, PROBE = 5, 30.0, 300.0, 60.0
+
+
+class Circuit(Struct, frozen=True, kw_only=True):
+    """A partner that did not answer the last time: how often in a row, since when. With `shut_until` its messages wait;
+    after that one of them is sent to see whether it answers."""
+
+    partner: str
+    failures: int
+    since: datetime
+    shut_until: datetime | None = None
 
 
 class AttemptResult(Struct, frozen=True, kw_only=True):
@@ -383,6 +402,8 @@ class AttemptResult(Struct, frozen=True, kw_only=True):
     receipt: bytes | None = None
     steps: tuple[Step, ...] = ()
     events: tuple[NewEvent, ...] = ()
+    #: Whether the partner answered, whatever it said. None: it was not asked.
+    answered: bool | None = None
 
 
 class LapseResult(Struct, frozen=True, kw_only=True):
@@ -514,8 +535,9 @@ class Store(Agreements, Webhooks, Pair, Protocol):
         a lost worker left open ends as `lost`. The `envelope` replaces that of an earlier attempt. `ClaimLost`."""
         ...
 
-    async def finish_attempt(self, job: Job, attempt: int, result: AttemptResult) -> None:
-        """Attempt, message state, next due time and events, in one commit. `ClaimLost`."""
+    async def finish_attempt(self, job: Job, attempt: int, result: AttemptResult) -> Literal["shut", "open"] | None:
+        """Attempt, message state, next due time, events and what it says of the partner, in one commit: `shut` when it
+        was one failure too many, `open` when a partner that was shut answers. `ClaimLost`."""
         ...
 
     async def settle_late(self, message: UUID, receipt: bytes, events: tuple[NewEvent, ...]) -> bool:
@@ -604,10 +626,19 @@ class Store(Agreements, Webhooks, Pair, Protocol):
     # jobs
     async def claim(
         self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float,
-        scope: Scope = EVERYTHING, each: int | None = None,
+        scope: Scope = EVERYTHING, each: int | None = None, without: tuple[str, ...] = (),
     ) -> list[Job]:  # fmt: skip
         """Up to `limit` due jobs, oldest first. An expired lease makes a job due again. `scope` bounds
-        deliveries; of deliveries and notifications there are `each` of one queue at most."""
+        deliveries. Of what is sent, delivered or notified there are `each` of one queue at most, and none of
+        the queues `without`; and nothing is sent to a partner that is shut (`Circuit`), but for one that tries."""
+        ...
+
+    async def claim_overdue(self, *, worker: str, limit: int, lease: float) -> list[Job]:
+        """Messages for partners that are shut whose time is over; marked `shut`."""
+        ...
+
+    async def circuits(self) -> list[Circuit]:
+        """Partners that did not answer the last time."""
         ...
 
     async def renew(self, job_id: UUID, claim: UUID, lease: float) -> datetime:

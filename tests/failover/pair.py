@@ -268,9 +268,8 @@ class Checker:
 
     def wait_delivered(self, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
-        while {id for id, _ in self.delivered} < set(self.submitted):
+        while missing := set(self.submitted) - {id for id, _ in self.delivered}:
             if time.monotonic() > end:
-                missing = set(self.submitted) - {id for id, _ in self.delivered}
                 raise AssertionError(f"acknowledged to the sender and never delivered: {missing}")
             time.sleep(0.1)
 
@@ -309,7 +308,8 @@ class Checker:
             # A second delivery is one the consumer did not acknowledge, and it says so.
             assert id not in delivered or redelivered, f"{id} delivered twice and not marked"
             delivered[id] = delivered.get(id, 0) + 1
-        assert set(delivered) == set(self.submitted), "submitted and delivered differ"
+        assert set(delivered) == set(self.submitted), (
+            f"lost: {set(self.submitted) - set(delivered)}, never submitted: {set(delivered) - set(self.submitted)}")
         after_ack = [id for id in delivered if self.acknowledged.count(id) > 1]
         assert not after_ack, f"delivered again after the acknowledgement was answered: {after_ack}"
         return {"submitted": len(self.submitted), "delivered": len(delivered),
