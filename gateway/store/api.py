@@ -371,9 +371,10 @@ class NewEvent(Struct, frozen=True):
     data: dict[str, Any] = field(default_factory=dict)
 
 
-#: Failures in a row after which a partner is shut; for how many seconds, twice as long after every further one, and at
-#: most; each a quarter more or less. How long the one that tries then may take before another one does.
-FAILURES, SHUT, LONGEST, PROBE = 5, 30.0, 300.0, 60.0
+#: Failures in a row after which a partner is shut; for how many seconds (a partner that fails over is back in so many),
+#: twice as long after every further one, and at most; each a quarter more or less. How long the one that tries then may
+#: take before another one does.
+FAILURES, SHUT, LONGEST, PROBE = 5, 5.0, 300.0, 60.0
 
 
 class Circuit(Struct, frozen=True, kw_only=True):

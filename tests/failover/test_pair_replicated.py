@@ -119,6 +119,7 @@ def test_servers_are_lost_and_messages_are_not(twins, cluster, folder):
     def load():
         while not stop.is_set():
             checker.submit(b"<evidence/>")
+            time.sleep(0.1)
 
     loads = [threading.Thread(target=load, daemon=True) for _ in range(3)]
     for thread in loads:

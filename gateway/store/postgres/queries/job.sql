@@ -2,7 +2,8 @@
 -- SKIP LOCKED: claimers never wait for one another.
 
 -- claim_send
--- Take up to $1 due messages for $3 seconds, oldest first, in the name of $2; partner by partner, of each $6 at most.
+-- Take up to $1 due messages for $3 seconds in the name of $2; partner by partner, whose message waits longest first, of
+-- each $6 at most.
 -- Only to the partners $4 unless that is NULL, and to none of $7. $5: the states a claim may start from. From
 -- a partner that is shut nothing until its time is over; then one, and whoever has it tries for all ($8 seconds).
 WITH RECURSIVE waiting (queue) AS (
@@ -20,16 +21,24 @@ WITH RECURSIVE waiting (queue) AS (
      WHERE waiting.queue IS NOT NULL AND ($4::text[] IS NULL OR waiting.queue = ANY ($4))
        AND waiting.queue <> ALL ($7::text[])
        AND (circuit.shut_until IS NULL OR waiting.queue IN (SELECT partner FROM trying))
-), due AS (
-    SELECT next.id, next.was_due, wanted.queue, gen_random_uuid() AS claim
+), by_age AS (
+    SELECT wanted.queue, wanted.most
       FROM wanted,
+           LATERAL (SELECT due_at FROM job
+                     WHERE kind = 'send' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN') AND job.queue = wanted.queue
+                       AND due_at <= now()
+                     ORDER BY due_at LIMIT 1) AS head
+     ORDER BY head.due_at
+), due AS (
+    -- Not sorted again: with enough in hand the other partners' jobs are not even locked.
+    SELECT next.id, next.was_due, by_age.queue, gen_random_uuid() AS claim
+      FROM by_age,
            LATERAL (SELECT id, due_at AS was_due FROM job
                      WHERE kind = 'send' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
-                       AND state = ANY ($5::text[]) AND job.queue = wanted.queue AND due_at <= now()
+                       AND state = ANY ($5::text[]) AND job.queue = by_age.queue AND due_at <= now()
                      ORDER BY due_at
-                     LIMIT wanted.most
+                     LIMIT by_age.most
                        FOR UPDATE SKIP LOCKED) AS next
-     ORDER BY next.was_due
      LIMIT $1
 ), probing AS (
     UPDATE circuit SET shut_until = now() + make_interval(secs => $8), probe = due.claim
