@@ -114,10 +114,10 @@ class Node:
     def ready(self) -> bool:
         return self.asked(self.probe)[0] == 200
 
-    def asked(self, path: str, port: int | None = None) -> tuple[int, str]:
+    def asked(self, path: str, port: int | None = None, *, patience: float = 2.0) -> tuple[int, str]:
         """Status and text of a GET on the operations listener, or another; (0, "") when there is no answer."""
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
-            connection = http.client.HTTPConnection("127.0.0.1", port or self.operations, timeout=2)
+            connection = http.client.HTTPConnection("127.0.0.1", port or self.operations, timeout=patience)
             try:
                 connection.request("GET", path)
                 answer = connection.getresponse()

@@ -4,8 +4,12 @@ Times are printed and bounded loosely: a machine of two cores does much else at 
 """
 
 import os
+import re
+import shutil
 import signal
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -16,23 +20,48 @@ from tests.failover.twins import Twins, family
 pytestmark = [pytest.mark.failover]
 
 
-@pytest.fixture
-def server(folder):
+@pytest.fixture(scope="module")
+def site():
+    """One pair for all: what one test leaves is what the next finds."""
+    folder = Path(tempfile.mkdtemp(prefix="gateway-test-"))
+    folder.chmod(0o711)
     postgres = PrivatePostgres(folder / "pg")
-    yield postgres.start()
-    postgres.stop()
+    try:
+        found = Twins(folder, postgres.start(), processes=2)
+        try:
+            yield found.start()
+        finally:
+            found.stop()
+    finally:
+        postgres.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
-def twins(folder, server, monkeypatch):
-    monkeypatch.setenv("TEST_DSN", server)
-    found = Twins(folder, server, processes=2)
-    try:
-        yield found.start(GATEWAY_DRAIN_DELAY="1.5")
-    finally:
-        found.stop()
+def twins(site, monkeypatch):
+    monkeypatch.setenv("TEST_DSN", site.environment["TEST_DSN"])
+    return site
 
 
+def session() -> list[tuple[list[str], int]]:
+    """The commands of docs/operators/ha.md with their exit statuses."""
+    page = (Path(__file__).parents[2] / "docs" / "operators" / "ha.md").read_text()
+    block = re.search(r"^<!-- runs -->\n```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]
+    lines = [re.fullmatch(r"gateway ha (.*?) +# (\d)(  .*)?", line) for line in block.splitlines()]
+    return [(line[1].split(), int(line[2])) for line in lines]
+
+
+def test_the_commands_of_the_documentation(twins):
+    [active] = twins.active()
+    names = {"node-a": active, "node-b": twins.other(active)}
+    assert len(session()) == 9
+    for words, expected in session():
+        status, said = twins.ha(*[names.get(word, word) for word in words])
+        assert status == expected, (words, status, said)
+    twins.wait_active(active, seconds=5)
+
+
+@pytest.mark.slow
 def test_roles_are_taken_handed_over_and_found_again(twins):
     [active] = twins.active()
     passive = twins.other(active)
@@ -79,6 +108,8 @@ def test_roles_are_taken_handed_over_and_found_again(twins):
     print(f"planned stop: the other node was ready after {took:.2f} s, while this one still served")
     status, found = twins.ha("status", node=two)
     assert status == 3 and f"{active} is not heard of" in found["findings"]
+    one.start(**twins.environment)
+    twins.wait_active(passive, seconds=10)  # who comes back takes nothing away
 
 
 def test_a_dead_node_and_a_stopped_one_are_followed_and_change_nothing(twins):

@@ -11,7 +11,7 @@ from tests.failover.pair import Checker
 from tests.failover.standby import Cluster
 from tests.failover.twins import Twins
 
-pytestmark = [pytest.mark.failover, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.failover, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
