@@ -164,8 +164,8 @@ class Duty:
         return self._demand == "required" and self._turn is not None and self.fresh and self.weakness() is not None
 
     def _hear(self, turn: Turn, asked: float) -> None:
-        token = turn.lease.token if turn.lease else (0, 0)
-        if token < self._highest and token[0] < self._highest[0]:
+        token = turn.lease.token if turn.lease else self._highest
+        if token[0] < self._highest[0]:
             # A primary that was replaced and does not know: what it says of the lease is of the past.
             self._failure = f"the database went back from timeline {self._highest[0]} to {token[0]}"
             return

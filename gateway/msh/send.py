@@ -105,8 +105,10 @@ class Sender:
         with stage("settle"):
             changed = await self._rooms.store.finish_attempt(job, number, result)
         self._tell(message, result)
-        if changed is not None:
-            log.event(f"partner.{changed}", level="error" if changed == "shut" else "info", party=job.queue)
+        if changed == "shut":
+            log.event("partner.shut", level="error", party=job.queue)
+        elif changed == "open":
+            log.event("partner.open", party=job.queue)
 
     # -- the pieces -----------------------------------------------------------------
 

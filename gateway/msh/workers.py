@@ -143,7 +143,8 @@ class Workers:
                 )  # fmt: skip
             except StoreUnavailable as error:
                 log.event("store.unavailable", level="error", reason=str(error))
-                await self._rooms.clock.sleep(1.0)
+                # Spread: all processes of all nodes wait for the same database.
+                await self._rooms.clock.sleep(random.uniform(0.5, 1.5))  # noqa: S311
                 continue
             for job in jobs:
                 task = asyncio.create_task(self._run(do, job))

@@ -3,7 +3,7 @@
 import asyncio
 
 from gateway.store.api import FAILURES
-from tests.contract.test_store_contract import claim_one, outbound, references, result
+from tests.contract.test_store_contract import claim_one, inbound, outbound, references, result
 
 DEAD, WELL = "dead", "well"
 
@@ -98,3 +98,11 @@ async def test_of_one_partner_only_so_many_at_once(store):
     assert sorted(job.queue for job in jobs) == [DEAD] * 3 + [WELL] * 2
     assert await store.claim("send", worker="w", limit=20, lease=9, each=3, without=(DEAD,)) == []
     assert len(await store.claim("send", worker="w", limit=2, lease=9, each=3)) == 2
+
+
+async def test_a_backend_with_no_hand_left_is_passed_over(store):
+    for backend in ("a", "a", "b"):
+        await store.receive_once(inbound(backend=backend))
+    jobs = await store.claim("deliver", queues=("a", "b"), worker="w", limit=10, lease=9, each=5, without=("a",))
+    assert [job.queue for job in jobs] == ["b"]
+    assert len(await store.claim("deliver", queues=("a", "b"), worker="w", limit=10, lease=9, each=5)) == 2
