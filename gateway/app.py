@@ -5,13 +5,14 @@ line as well, so that `gateway doctor` judges what `gateway run` would load.
 """
 
 import asyncio
+import contextlib
 import math
 import os
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import msgspec
 
@@ -34,6 +35,8 @@ from gateway.keys.keyring import load_keyring as read_keyring
 from gateway.keys.own import TlsKey
 from gateway.keys.tls import client_context
 from gateway.msh.door import Door
+from gateway.msh.duty import Duty
+from gateway.msh.health import Health, Verdict
 from gateway.msh.hold import Holder
 from gateway.msh.housekeeping import keep_house
 from gateway.msh.partners import Partners, Paths
@@ -76,9 +79,7 @@ from gateway.transport.client import Client, Timeouts
 from gateway.transport.egress import EgressPolicy
 from gateway.web.as4 import As4App
 
-#: A health answer is good for this long [reliability 5.7].
-READY_CACHE = 1.0
-#: And so long what we know of our own certificates: reading them costs more than asking what time it is.
+#: What we know of our own certificates is good for so long: reading them costs more than asking what time it is.
 CERTIFICATES_CACHE = 30.0
 #: Waiting for running work when a process drains.
 DRAIN_DEADLINE = 30.0
@@ -123,7 +124,9 @@ async def open_store(config: Config) -> Store:
     """The message store. Raises `StoreUnavailable`, `ConfigError`."""
     from gateway.store.postgres import PostgresStore
 
-    return await PostgresStore.open(dsn_of(config), pool_size=config.store.pool_size)
+    return await PostgresStore.open(
+        dsn_of(config), pool_size=config.store.pool_size, synchronous=config.store.synchronous
+    )
 
 
 async def migrate(config: Config) -> list[str]:
@@ -208,21 +211,24 @@ class Gateway:
 
     def __init__(
         self, rooms: Rooms, *, receiver: Receiver, sender: Sender, holder: Holder, puller: Puller, door: Door,
-        workers: Workers, backends: dict[str, plugin.Backend],
+        workers: Workers, duty: Duty, health: Callable[..., Health], backends: dict[str, plugin.Backend],
     ) -> None:  # fmt: skip
-        self._rooms, self._workers, self._backends = rooms, workers, backends
+        self._rooms, self._workers, self._backends, self.duty = rooms, workers, backends, duty
         self.sender, self.holder, self.puller, self.door = sender, holder, puller, door
         teller = WebhookSender(door, f"urn:oots-as4-gateway:{rooms.node}")
         self.watch = Watch(rooms, Hook(rooms.config, rooms.store, teller))
-        self._ours: tuple[float, list[Watched]] = (-math.inf, [])
         self._draining = False
         self._tasks: list[asyncio.Task] = []
-        self._ready: tuple[float, bool, list[tuple[str, bool, str]]] = (0.0, False, [])
+        self.health = health(draining=lambda: self._draining, certificates=_Certificates(rooms))
+        duty.watch(self.health.fit)
         self.as4 = As4App(
             receiver,
             paths=rooms.config.as4.paths,
             concurrent=rooms.config.limits.uploads,
-            accepting=lambda: not self._draining and rooms.revisions.ring.usable,
+            # A passive node takes what reaches it all the same: during a switch somebody sends to either.
+            accepting=lambda: (
+                not self._draining and rooms.revisions.ring.usable and (duty.fresh or not self._tasks)
+            ),
         )
         self.plugin = _by_path(backends)
 
@@ -230,10 +236,13 @@ class Gateway:
         """Begin to claim work."""
         if metrics.place() in ("0", "memory"):  # once a node
             await self._tell_drift()
+        if not self.duty.alone:
+            await self.duty.beat()
         self._workers.start()
         own = {id(backend): backend for backend in self._backends.values()}.values()
         self._tasks = [
-            asyncio.create_task(keep_house(self._rooms), name="house"),
+            asyncio.create_task(self.duty.keep(), name="duty"),
+            asyncio.create_task(keep_house(self._rooms, self.duty), name="house"),
             asyncio.create_task(self._rooms.revisions.keep(), name="agreements"),
             asyncio.create_task(self._rooms.rotation.keep(), name="rotation"),
             asyncio.create_task(self._rooms.revocations.keep(), name="revocations"),
@@ -264,10 +273,16 @@ class Gateway:
         if difference is not None:
             log.event("agreements.drift", level="warning", reason=difference)
 
+    async def step_down(self) -> None:
+        """This process will end: nothing new is claimed, and another node of a pair becomes active. What comes is
+        served all the same, until load balancers have noticed."""
+        self.health.forget()
+        await self.duty.step_down()
+
     async def drain(self) -> None:
         """Not ready any more, nothing new claimed; what runs may finish."""
         self._draining = True
-        self._ready = (0.0, False, [])
+        self.health.forget()
         self.door.drain()
         await self._workers.drain(DRAIN_DEADLINE)
 
@@ -277,6 +292,8 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._rooms.revisions.leave()
+        if self._tasks:  # it was started
+            await self.duty.leave()
         await self._rooms.revocations.close()
         await self._rooms.client.close()
         self._rooms.cpu.close()
@@ -297,58 +314,33 @@ class Gateway:
             author=f"{rooms.node} (reload)", lint=lambda files: lint_pmodes(rooms.config, path=files),
         )  # fmt: skip
 
-    async def ready(self) -> tuple[bool, list[tuple[str, bool, str]]]:
+    async def ready(self) -> Verdict:
         """Can this process take messages: (verdict, [(check, ok, text)])."""
-        at, verdict, checks = self._ready
-        if time.monotonic() - at < READY_CACHE and not self._draining:
-            return verdict, checks
-        checks = [("draining", not self._draining, "draining" if self._draining else "taking work")]
-        checks.append(await self._check_store())
-        checks.append(self._check_keys())
-        checks.append(await self._check_certificates())
-        checks.append(self._check_agreements())
-        verdict = all(ok for _, ok, _ in checks)
-        self._ready = (time.monotonic(), verdict, checks)
-        return verdict, checks
+        return await self.health.ready()
 
-    async def _check_store(self) -> tuple[str, bool, str]:
-        try:
-            async with asyncio.timeout(2):
-                health = await self._rooms.store.health()
-        except (GatewayError, TimeoutError) as error:
-            return "store", False, str(error) or "no answer within 2 s"
-        return "store", health.writable, f"PostgreSQL {health.version}{'' if health.writable else ', read-only'}"
-
-    def _check_keys(self) -> tuple[str, bool, str]:
-        pmodes, ring = self._rooms.agreements.value.pmodes, self._rooms.revisions.ring
-        if ring.trouble is not None:
-            return "keys", False, ring.trouble
-        try:
-            for party in pmodes.selves:
-                for name in {leg.profile for leg in pmodes.legs if leg.from_party == party}:
-                    self._rooms.keyring.value.signing_key(party.party_id, PROFILES[name]).sign(b"ready")
-        except KeyUnavailable as error:
-            return "keys", False, str(error)
-        return "keys", True, f"signing works, ring {ring.number}" if ring.number else "signing works"
+    async def role(self) -> tuple[str, Verdict]:
+        """The role of this node in its pair, and whether it is well."""
+        return await self.health.role()
 
     def tls_key(self, use: str) -> TlsKey | None:
         """The key for TLS that the ring has, if any."""
         return self._rooms.keyring.value.tls(use)
 
-    async def _check_certificates(self) -> tuple[str, bool, str]:
-        """Ours; a partner's that is over concerns that partner only."""
-        rooms = self._rooms
-        at, found = self._ours
-        if time.monotonic() - at > CERTIFICATES_CACHE:
-            pmodes = rooms.agreements.value.pmodes
-            found = await rooms.cpu.run(our_certificates, rooms.config, rooms.keyring.value, pmodes)
-            self._ours = (time.monotonic(), found)
-        return "certificates", *certificate_health(found, rooms.clock.now())
 
-    def _check_agreements(self) -> tuple[str, bool, str]:
-        """A process that cannot serve the active revision takes no messages under the one before."""
-        revisions = self._rooms.revisions
-        return "agreements", revisions.trouble is None, revisions.trouble or f"revision {revisions.number}"
+class _Certificates:
+    """Whether what we sign with and serve TLS with is still good; a partner's that is over concerns that partner."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms, self._until = rooms, -math.inf
+        self._keyring: Keyring | None = None
+        self._found: list[Watched] = []
+
+    def __call__(self) -> tuple[bool, str]:
+        rooms, keyring = self._rooms, self._rooms.keyring.value
+        if rooms.clock.monotonic() >= self._until or keyring is not self._keyring:
+            self._found = our_certificates(rooms.config, keyring, rooms.agreements.value.pmodes)
+            self._keyring, self._until = keyring, rooms.clock.monotonic() + CERTIFICATES_CACHE
+        return certificate_health(self._found, rooms.clock.now())
 
 
 def _revocations(config: Config, store: Store, client: Client, cpu: Cpu, clock: SystemClock) -> Revocations:
@@ -513,11 +505,32 @@ async def build(
     )  # fmt: skip
     backends[UPDATES] = UpdateDesk(rooms, UpdateWork(rooms, submitter, stager))
     await revisions.begin(partial(load_bundle, config))
-    workers = Workers(rooms, sender, holder, puller, backends)
-    return Gateway(
-        rooms, receiver=receiver, sender=sender, holder=holder, puller=puller, door=door, workers=workers,
-        backends=backends,
+    duty = Duty(
+        store, clock, node=config.node.name, instance=_instance(Path(config.data.folder)) if config.store.dsn else None,
+        roles=config.pair.roles, demand=config.store.synchronous,
     )  # fmt: skip
+    workers = Workers(rooms, sender, holder, puller, backends, duty)
+    return Gateway(
+        rooms, receiver=receiver, sender=sender, holder=holder, puller=puller, door=door, workers=workers, duty=duty,
+        health=partial(Health, rooms, duty, spool), backends=backends,
+    )  # fmt: skip
+
+
+def _instance(folder: Path) -> UUID:
+    """Which data folder this is: made with it, and kept. What tells two nodes of one name apart."""
+    file = folder / "instance"
+    try:
+        return UUID(file.read_text())
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        raise ConfigError("is not the id of this node", file=str(file), hint="remove it; it is made anew") from None
+    mine = folder / f"instance.{os.getpid()}"
+    mine.write_text(str(uuid4()))
+    with contextlib.suppress(FileExistsError):  # another process of this node was first
+        os.link(mine, file)
+    mine.unlink()
+    return UUID(file.read_text())
 
 
 def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts, keyring: Keyring | None = None) -> Rooms:

@@ -78,6 +78,8 @@ EVENTS: dict[str, str] = {
     "token.refused": "a signed token was not believed; `reason` says why, the caller was not told",
     "issuer.unreachable": "the keys of a token issuer could not be fetched; those that are known serve on for a while",
     "payloads.erased": "payloads past their retention were erased",
+    "partner.shut": "a partner has not answered several times in a row; its messages wait, one at a time tries",
+    "partner.open": "a partner that did not answer does; its messages go out again",
     "claim.lost": "work was taken over by another process while this one was doing it",
     # rooms
     "store.unavailable": "the database cannot be reached or refuses writes",
@@ -131,6 +133,11 @@ EVENTS: dict[str, str] = {
     "worker.stopped": "a worker process is gone because it was told to go",
     "worker.died": "a worker process is gone although nobody told it to; it is replaced",
     "worker.hung": "a worker's event loop stood still for too long; the process is killed",
+    # nodes that share a database
+    "node.active": "this process takes work from now on; `epoch` is that of the lease",
+    "node.passive": "this process takes no work; `reason` says why",
+    "store.degraded": "commits are kept by one server alone, and more is asked for",
+    "store.restored": "a standby confirms commits again",
     "database.starting": "the private PostgreSQL is made, recovers, or is taken over; `text` says which",
     "database.started": "the database is there and its schema is up to date",
     "database.stopped": "the private PostgreSQL was stopped",

@@ -88,11 +88,19 @@ CERT_USED = Metric(
     "gateway_cert_lifetime_used_ratio", "gauge", ("owner", "use", "fingerprint"),
     "Share of a certificate's time that is over.",
 )  # fmt: skip
+COMMIT = Metric("gateway_db_commit_seconds", "histogram", (), "A durable commit: what a node of a pair reports with.",
+                STAGE_BUCKETS)  # fmt: skip
+DURABLE = Metric("gateway_db_synchronous", "gauge", (), "1: a standby confirms commits; 0: none does.")
+LAG = Metric("gateway_db_replication_lag_bytes", "gauge", ("standby",), "How far a standby is behind in replaying.")
+ACTIVE = Metric("gateway_node_active", "gauge", ("worker",), "1: this process takes work; 0: it does not.")
+LEADS = Metric("gateway_node_leads", "gauge", ("worker",), "1: the node of this process has the lease of the pair.")
+UP = Metric("gateway_party_up", "gauge", ("party",), "0: the partner does not answer, and its messages wait.")
 BUILD = Metric("gateway_build_info", "gauge", ("version", "python"), "Always 1; the labels say what runs.")
 METRICS = {
     m.name: m
     for m in (MESSAGES, DURATION, STAGE, RETRIES, DUPLICATES, ERRORS, PAYLOAD, RECEIPTS, WEBHOOKS, PULLS, REVOCATION,
-              QUEUE, RESTARTS, AGREEMENTS, RING, REFUSALS, RETURNS, CERT_END, CERT_USED, BUILD)
+              QUEUE, RESTARTS, AGREEMENTS, RING, REFUSALS, RETURNS, CERT_END, CERT_USED, COMMIT, DURABLE, LAG, ACTIVE,
+              LEADS, UP, BUILD)
 }  # fmt: skip
 
 #: Doubles in a file. 100 partners with 4 actions and 4 outcomes take 1,600; 256 KiB is nothing.
@@ -283,6 +291,31 @@ def went_back(party: str) -> None:
 def ring_revision(number: int) -> None:
     """This process uses ring `number` of our own keys from now on."""
     _gauge(RING, (_name,), float(number))
+
+
+def commit(seconds: float) -> None:
+    """A durable commit of ours took so long."""
+    _observe(COMMIT, (), seconds)
+
+
+def pair(*, active: bool, leads: bool) -> None:
+    """The role of this process now."""
+    _gauge(ACTIVE, (_name,), float(active))
+    _gauge(LEADS, (_name,), float(leads))
+
+
+def replication(lags: Mapping[str, int], *, durable: bool) -> None:
+    """Standbys by name, with how far they are behind (octets), and whether commits wait for one."""
+    _gauge(DURABLE, (), float(durable))
+    for standby, lag in lags.items():
+        _gauge(LAG, (standby,), float(lag))
+
+
+def parties_up(shut: Iterable[str]) -> None:
+    """These partners do not answer; all others that were ever named here do."""
+    down = {(party,) for party in shut}
+    for labels in down | {labels for metric, labels, _ in _values.series() if metric is UP}:
+        _gauge(UP, labels, float(labels not in down))
 
 
 def worker_restarted() -> None:

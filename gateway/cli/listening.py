@@ -26,6 +26,7 @@ class Listening:
         sockets: Mapping[str, list[socket.socket]],
         *,
         ready: Callable[[], Verdict],
+        role: Callable[[], Any],
         started: Callable[[], bool],
         closing: Callable[[], bool],
     ) -> None:
@@ -34,7 +35,7 @@ class Listening:
             body=limits.message + SLACK, body_deadline=limits.body_deadline, rate=float(limits.body_rate)
         )
         settings = ServerSettings(header_deadline=limits.header_deadline)
-        ops = OpsApp(ready=ready, started=started, metrics=metrics.exposition)
+        ops = OpsApp(ready=ready, role=role, started=started, metrics=metrics.exposition)
         self._contexts = {
             "as4": Context(config.as4.tls, lambda: gateway.tls_key("tls-server")),
             "plugin": Context(config.plugin.tls),

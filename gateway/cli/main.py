@@ -35,6 +35,7 @@ COMMANDS: dict[str, dict[str, Verb]] = {
         "pmodes": Verb("gateway.cli.pmodes:group", "Agreements with partners: list, show, lint, why …"),
         "parties": Verb("gateway.cli.parties:group", "Partners: list, show, add, remove, test, export."),
         "backends": Verb("gateway.cli.backends:group", "API clients: create, list, token, revoke, scope."),
+        "ha": Verb("gateway.cli.ha:group", "The pair: status, switchover, drain, undrain."),
         "audit": Verb("gateway.cli.audit:group", "The audit: list, export, verify, anchor."),
         "store": Verb("gateway.cli.store:group", "The message store: migrate, status, purge, rekey."),
     },

@@ -10,6 +10,9 @@ import click
 
 from gateway.cli.local import config_option, found_config
 
+#: Two checks of a load balancer every half second, and half a second more [reliability 5.8].
+DRAIN_DELAY = 1.5
+
 
 @click.command()
 @config_option
@@ -17,11 +20,9 @@ from gateway.cli.local import config_option, found_config
 @click.option(
     "--drain-delay",
     type=click.FloatRange(0, 600),
-    default=0.0,
-    show_default=True,
     envvar="GATEWAY_DRAIN_DELAY",
-    help='Seconds between "not ready" and "not listening" when stopping: '
-    "what the load balancer needs to notice. [GATEWAY_DRAIN_DELAY]",
+    help='Seconds between "not ready" and "not listening" when stopping: what the load balancer needs to notice. '
+    f"Without it {DRAIN_DELAY:g} where nodes share a database, else 0. [GATEWAY_DRAIN_DELAY]",
 )
 @click.option(
     "--grace",
@@ -34,7 +35,9 @@ from gateway.cli.local import config_option, found_config
 @click.option("--hang-timeout", type=click.FloatRange(0, 3600), default=30.0, show_default=True,
               envvar="GATEWAY_HANG_TIMEOUT", help="Replace a worker whose loop stands still for so many seconds; "
               "0 never. [GATEWAY_HANG_TIMEOUT]")  # fmt: skip
-def run(config: Path | None, workers: int | None, drain_delay: float, grace: float, hang_timeout: float) -> None:
+def run(
+    config: Path | None, workers: int | None, drain_delay: float | None, grace: float, hang_timeout: float
+) -> None:  # fmt: skip
     """Run the gateway: AS4, plugin API and operations listeners, one worker process a core.
 
     \b
@@ -60,7 +63,7 @@ def run(config: Path | None, workers: int | None, drain_delay: float, grace: flo
         node=settings.node.name,
         log_level=settings.log.level,
         log_plain=plain,
-        drain_delay=drain_delay,
+        drain_delay=(DRAIN_DELAY if settings.store.dsn else 0.0) if drain_delay is None else drain_delay,
         grace=grace,
         hang=hang_timeout,
     )

@@ -4,7 +4,8 @@ It inherits the listening sockets, reads what it is to be from standard input, b
 gateway, and serves. Standard input stays open: the supervisor's commands come over it, and
 its end is the supervisor's end. Standard output carries the worker's reports.
 
-    drain     be not ready, but serve                 (/readyz says 503, load balancers turn away)
+    drain     be not ready, but serve                 (/readyz says 503, load balancers turn away;
+                                                       the lease of a pair goes to another node)
     stop N    accept nothing, finish within N seconds, leave
     hurry     leave now
     reload    read agreements, keys and TLS certificates again
@@ -136,7 +137,7 @@ class Worker:
         sockets = {one.role: [socket.socket(fileno=fd) for fd in one.fds] for one in self._orders.listeners}
         self._listeners = Listening(
             gateway, self._orders.config, sockets,
-            ready=self._ready, started=lambda: self._started, closing=lambda: self._draining,
+            ready=self._ready, role=self._role, started=lambda: self._started, closing=lambda: self._draining,
         )  # fmt: skip
         try:
             await gateway.start()
@@ -174,6 +175,14 @@ class Worker:
         verdict, checks = await found if inspect.isawaitable(found) else found
         return verdict and own[1], [own, *checks]
 
+    async def _role(self) -> tuple[str, tuple[bool, list[tuple[str, bool, str]]]]:
+        role, (well, checks) = await self._gateway.role()
+        return role, (well and not self._draining, checks)
+
+    async def _step_down(self) -> None:
+        if self._started:
+            await self._gateway.step_down()
+
     # -- the supervisor -------------------------------------------------------------
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -193,6 +202,7 @@ class Worker:
         match verb:
             case "drain":
                 self._draining = True
+                self._stepping = asyncio.ensure_future(self._step_down())
             case "stop":
                 self._draining = True
                 if not self._stop.done():

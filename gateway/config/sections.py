@@ -77,13 +77,29 @@ class Store(Struct, frozen=True):
     dsn: PostgreSQL to use: `postgresql://user@host/database` without a password, or `file:`, `env:` or `credential:`
         for the whole text. Without it the node runs a private PostgreSQL in the data folder.
     pool_size: Connections a worker process holds at most.
+    synchronous: Whether a commit has to be kept by a second server before a receipt is sent. `any`: as the server is
+        configured. `preferred`: without a synchronous standby the node works on and says that it is degraded.
+        `required`: without one it is not ready and sends no receipts.
     """
 
     dsn: Dsn | None = None
     pool_size: int = 8
+    synchronous: Literal["any", "preferred", "required"] = "any"
 
     def __post_init__(self) -> None:
         _between(self.pool_size, 2, 200, "pool_size")
+        if self.synchronous != "any" and self.dsn is None:
+            raise ValueError("synchronous: a private PostgreSQL has no standby; set dsn")
+
+
+class Pair(Struct, frozen=True):
+    """How the nodes that share a database (`store.dsn`) share the work. See docs/operators/ha.md.
+
+    roles: `active/passive`: one node works, the others wait to take over, and /readyz says which it is.
+        `active/active`: every node works. The same on every node.
+    """
+
+    roles: Literal["active/passive", "active/active"] = "active/passive"
 
 
 class Tls(Struct, frozen=True):
@@ -247,17 +263,20 @@ class Workers(Struct, frozen=True):
     """Processes and what runs in each.
 
     processes: Worker processes; 0 means one for each core.
-    claimers: Jobs of one kind (send, notify, deliver) that a process works on at once.
+    claimers: Messages to one partner, or deliveries to one backend, that a process works on at once.
+    sends: Messages to all partners together that a process sends at once.
     threads: Threads of a process for payloads above 256 KiB.
     """
 
     processes: int = 0
     claimers: int = 4
+    sends: int = 32
     threads: int = 2
 
     def __post_init__(self) -> None:
         _between(self.processes, 0, 256, "processes")
         _between(self.claimers, 1, 256, "claimers")
+        _between(self.sends, 1, 1024, "sends")
         _between(self.threads, 1, 64, "threads")
 
 
@@ -528,6 +547,7 @@ class Config(Struct, frozen=True, kw_only=True):
     node: Node = Node()
     data: Data = Data()
     store: Store = Store()
+    pair: Pair = Pair()
     as4: As4 = As4()
     plugin: Listener = Listener()
     operations: Operations = Operations()

@@ -1,6 +1,6 @@
 """What nobody asks for and somebody must do: erase what is no longer to be kept.
 
-Runs in every process; the store works in small batches that skip what another process
+Runs in every process of the node that leads; the store works in small batches that skip what another process
 holds, so that several may run at once.
 """
 
@@ -8,6 +8,7 @@ import random
 
 from gateway import log, metrics
 from gateway.errors import StoreUnavailable
+from gateway.msh.duty import Duty
 from gateway.msh.rooms import Rooms
 
 INTERVAL = 30.0
@@ -21,25 +22,30 @@ REVOCATIONS = 30 * 86_400.0
 KEPT_NOTICES = 1000
 
 
-async def keep_house(rooms: Rooms) -> None:
+async def keep_house(rooms: Rooms, duty: Duty) -> None:
     """Loop until cancelled."""
-    retention = rooms.config.retention
     while True:
         # Spread, so that processes started together do not come together.
         await rooms.clock.sleep(INTERVAL * random.uniform(0.75, 1.25))  # noqa: S311
         try:
-            erased = await rooms.store.purge(
-                delivered_before=retention.delivered_payloads, settled_before=retention.sent_payloads
-            )
-            await rooms.store.erase_uploads()
-            await rooms.store.prune_notices(
-                delivered_before=DELIVERED_NOTICES, parked_before=PARKED_NOTICES, keep=KEPT_NOTICES
-            )
-            await rooms.store.prune_strangers(waiting_before=STRANGERS, decided_before=DECISIONS)
-            await rooms.store.prune_revocations(tried_before=REVOCATIONS)
+            if duty.leads:
+                await _erase(rooms)
             metrics.backlog(await rooms.store.backlog())
+            metrics.parties_up(c.partner for c in await rooms.store.circuits() if c.shut_until is not None)
         except StoreUnavailable as error:
             log.event("store.unavailable", level="error", reason=str(error))
-            continue
-        if erased:
-            log.event("payloads.erased", count=erased)
+
+
+async def _erase(rooms: Rooms) -> None:
+    retention = rooms.config.retention
+    erased = await rooms.store.purge(
+        delivered_before=retention.delivered_payloads, settled_before=retention.sent_payloads
+    )
+    await rooms.store.erase_uploads()
+    await rooms.store.prune_notices(
+        delivered_before=DELIVERED_NOTICES, parked_before=PARKED_NOTICES, keep=KEPT_NOTICES
+    )
+    await rooms.store.prune_strangers(waiting_before=STRANGERS, decided_before=DECISIONS)
+    await rooms.store.prune_revocations(tried_before=REVOCATIONS)
+    if erased:
+        log.event("payloads.erased", count=erased)

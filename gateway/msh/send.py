@@ -73,6 +73,8 @@ class Sender:
         try:
             if leg is None:
                 raise SendFailed("the agreement this message was submitted under is gone", temporary=False)
+            if job.shut:
+                raise SendFailed("the partner does not answer, and is not tried any more", stage="wait")
             if message.attempts > leg.retry.count + LOST_ATTEMPTS:
                 # Each took the process with it before it could be settled. Not once more [reliability R24].
                 raise SendFailed(f"{message.attempts} attempts without an outcome", temporary=False, stage="wait")
@@ -109,16 +111,21 @@ class Sender:
                 receipt=receipt,
                 steps=tuple(steps),
                 events=(NewEvent("message.acknowledged"),),
+                answered=True,
             )
         if number is None:
             number = await self._rooms.store.begin_attempt(job, node=self._rooms.node, references=())
         with stage("settle"):
-            await self._rooms.store.finish_attempt(job, number, result)
+            changed = await self._rooms.store.finish_attempt(job, number, result)
         self._tell(message, result)
         if result.refusal is not None:
             self._rooms.rotation.tell(message.user_message.to_party, signer, result.error_code, result.refusal)
         elif result.state == "ACKNOWLEDGED":
             self._rooms.rotation.uses(message.user_message.to_party, signer, "sign")
+        if changed == "shut":
+            log.event("partner.shut", level="error", party=job.queue)
+        elif changed == "open":
+            log.event("partner.open", party=job.queue)
 
     # -- the pieces -----------------------------------------------------------------
 
@@ -274,6 +281,7 @@ class Sender:
             return AttemptResult(
                 state="WAITING_FOR_RETRY", outcome=outcome, retry_in=wait, error_code=code, error_detail=detail,
                 steps=tuple(steps), events=(NewEvent("message.retrying", {**facts, "in": round(wait, 1)}),),
+                answered=answered(error),
             )  # fmt: skip
         if not final:
             detail = f"no receipt after {message.attempts + 1} attempts; last: {code} {detail}"
@@ -281,6 +289,7 @@ class Sender:
         return AttemptResult(
             state="FAILED", outcome=outcome, error_code=code, error_detail=detail,
             steps=tuple(steps), events=(NewEvent("message.failed", {**facts, "code": code}),),
+            answered=answered(error),
         )  # fmt: skip
 
     def _tell(self, message: Message, result: AttemptResult) -> None:
@@ -333,6 +342,17 @@ def signing_content_type(mime_type: str, compressed: bool) -> str:
     if kind.startswith("text/") or kind.endswith(("+xml", "/xml")):
         return "application/octet-stream"
     return kind
+
+
+def answered(error: Exception) -> bool | None:
+    """What the end of an attempt says of the partner: it speaks AS4, it does not answer, or nothing."""
+    match error:
+        case PeerAnswered() | InvalidReceipt():
+            return True
+        case SendFailed(temporary=True, stage="connect" | "send" | "receipt"):
+            return False
+        case _:
+            return None
 
 
 def classify(error: Exception) -> tuple[str, str, bool, str]:

@@ -198,15 +198,16 @@ class Submitter:
             findings=advice.findings,
             document=advice.document,
             request_id=advice.request_id,
-            held=self._held(leg, wanted) if leg.pulled else None,
+            held=Held(channel_key(leg), self._patience(leg, wanted)) if leg.pulled else None,
+            patience=None if leg.pulled else self._patience(leg, wanted),
         )
 
-    def _held(self, leg: Leg, wanted: Submission) -> Held:
-        """The partner fetches it: for how long it is kept, which is how long one that is pushed is tried."""
+    def _patience(self, leg: Leg, wanted: Submission) -> float:
+        """For how long a message is tried; one that the partner fetches is kept as long."""
         patience = leg.retry.window
         if wanted.deadline is not None:
             patience = min(patience, (wanted.deadline - self._rooms.clock.now()).total_seconds())
-        return Held(channel_key(leg), max(patience, 0.0))
+        return max(patience, 0.0)
 
     def _header(self, leg: Leg, wanted: Submission) -> UserMessage:
         """The complete header, judged by the rules a peer will apply."""

@@ -7,12 +7,14 @@ loops; claims keep them apart.
 
 import asyncio
 import contextlib
+import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 from gateway import log, metrics
 from gateway.errors import ClaimLost, DeliveryDelayed, DeliveryRefused, GatewayError, StoreUnavailable
 from gateway.msh.door import delivery
+from gateway.msh.duty import Duty
 from gateway.msh.hold import Holder
 from gateway.msh.pull import Puller
 from gateway.msh.rooms import Rooms
@@ -34,6 +36,8 @@ LEASE = 9.0
 #: Notifications made at once by one process, and of these for one webhook: those that do not answer
 #: wait among themselves.
 NOTICES, SHARE = 16, 4
+#: Between two looks for messages of partners that do not answer whose time is over; so many at once.
+OVERDUE, OVERDUE_AT_ONCE = 10.0, 20
 #: A backend or webhook gets this long for one delivery or notification, and a backend a second more for
 #: each so many bytes of the message.
 DELIVERY_DEADLINE = 30.0
@@ -47,9 +51,9 @@ class Workers:
     """Runs the loops of one process."""
 
     def __init__(
-        self, rooms: Rooms, sender: Sender, holder: Holder, puller: Puller, backends: Mapping[str, Backend]
+        self, rooms: Rooms, sender: Sender, holder: Holder, puller: Puller, backends: Mapping[str, Backend], duty: Duty
     ) -> None:
-        self._rooms, self._sender, self._backends = rooms, sender, backends
+        self._rooms, self._sender, self._backends, self._duty = rooms, sender, backends, duty
         self._holder, self._puller = holder, puller
         self._tasks: list[asyncio.Task] = []
         self._running: set[asyncio.Task] = set()
@@ -58,10 +62,12 @@ class Workers:
         self._work = asyncio.Event()
 
     def start(self) -> None:
-        count = self._rooms.config.workers.claimers
+        count, sends = self._rooms.config.workers.claimers, self._rooms.config.workers.sends
         self._tasks = [
             asyncio.create_task(self._listen(), name="listen"),
-            asyncio.create_task(self._loop("send", None, self._sender.send, count), name="send"),
+            # To one partner no more at once than there are claimers: whoever is slow is slow for himself.
+            asyncio.create_task(self._loop("send", None, self._sender.send, sends, each=count), name="send"),
+            asyncio.create_task(self._give_up(), name="give up"),
             asyncio.create_task(self._loop("notify", None, self._notify, NOTICES, each=SHARE), name="notify"),
             # What is pulled goes by the clock: these look when one of them has something to come
             # back to, and every few seconds, but not at every bell.
@@ -121,21 +127,24 @@ class Workers:
             if len(busy) >= limit:
                 await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
                 continue
+            if not self._duty.working:
+                self._duty.on.clear()  # it may have run out since the last report
+                await self._duty.on.wait()
+                continue
             wake.clear()
             hands = Counter(busy.values())
             full = {name for name, taken in hands.items() if each is not None and taken >= each}
             free = None if each is None else each - max((n for name, n in hands.items() if name not in full), default=0)
             try:
                 wanted = await queues() if callable(queues) else queues
-                if full:
-                    known = wanted if wanted is not None else [w.id for w in await self._rooms.store.webhooks()]
-                    wanted = tuple(name for name in known if name not in full)
                 jobs = [] if wanted == () else await self._rooms.store.claim(
-                    kind, queues=wanted, worker=self._rooms.node, limit=limit - len(busy), lease=LEASE, each=free
-                )
+                    kind, queues=wanted, worker=self._rooms.node, limit=limit - len(busy), lease=LEASE, each=free,
+                    without=tuple(full),
+                )  # fmt: skip
             except StoreUnavailable as error:
                 log.event("store.unavailable", level="error", reason=str(error))
-                await self._rooms.clock.sleep(1.0)
+                # Spread: all processes of all nodes wait for the same database.
+                await self._rooms.clock.sleep(random.uniform(0.5, 1.5))  # noqa: S311
                 continue
             for job in jobs:
                 task = asyncio.create_task(self._run(do, job))
@@ -148,6 +157,18 @@ class Workers:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(POLL):
                         await wake.wait()
+
+    async def _give_up(self) -> None:
+        """What waits for a partner that does not answer fails when its time is over, though nothing is tried."""
+        while not self._stopping.is_set():
+            await self._rooms.clock.sleep(OVERDUE * random.uniform(0.75, 1.25))  # noqa: S311
+            try:
+                while self._duty.working and (jobs := await self._rooms.store.claim_overdue(
+                    worker=self._rooms.node, limit=OVERDUE_AT_ONCE, lease=LEASE
+                )):  # fmt: skip
+                    await asyncio.gather(*(self._run(self._sender.send, job) for job in jobs))
+            except StoreUnavailable as error:
+                log.event("store.unavailable", level="error", reason=str(error))
 
     async def _run(self, do: Callable[[Job], Awaitable[None]], job: Job) -> None:
         keeper = asyncio.create_task(self._keep(job))

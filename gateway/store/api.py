@@ -37,6 +37,7 @@ from gateway.store.agreements import Agreements
 from gateway.store.alerts import Alerts
 from gateway.store.chain import Link
 from gateway.store.keys import Keys
+from gateway.store.pair import Pair
 from gateway.store.partner_certificates import PartnerCertificates
 from gateway.store.rotation import Proof, Rotation
 from gateway.store.seals import Seals
@@ -153,6 +154,8 @@ class NewOutbound(Struct, frozen=True, kw_only=True):
     request_id: str | None = None
     steps: tuple[Step, ...] = ()
     held: Held | None = None
+    #: For so many seconds the agreement tries to send it.
+    patience: float | None = None
 
     @property
     def state(self) -> Literal["SUBMITTED", "READY_TO_PULL"]:
@@ -367,6 +370,8 @@ class Job(Struct, frozen=True, kw_only=True):
     created_at: datetime
     lease_until: datetime
     data: dict[str, Any] = field(default_factory=dict)
+    #: Claimed although its partner is shut, because its time is over.
+    shut: bool = False
 
 
 #: What somebody has done with a message, and not the gateway by itself.
@@ -381,6 +386,22 @@ class NewEvent(Struct, frozen=True):
 
     type: str
     data: dict[str, Any] = field(default_factory=dict)
+
+
+#: Failures in a row after which a partner is shut; for how many seconds (a partner that fails over is back in so many),
+#: twice as long after every further one, and at most; each a quarter more or less. How long the one that tries then may
+#: take before another one does.
+FAILURES, SHUT, LONGEST, PROBE = 5, 5.0, 300.0, 60.0
+
+
+class Circuit(Struct, frozen=True, kw_only=True):
+    """A partner that did not answer the last time: how often in a row, since when. With `shut_until` its messages wait;
+    after that one of them is sent to see whether it answers."""
+
+    partner: str
+    failures: int
+    since: datetime
+    shut_until: datetime | None = None
 
 
 class AttemptResult(Struct, frozen=True, kw_only=True):
@@ -401,6 +422,8 @@ class AttemptResult(Struct, frozen=True, kw_only=True):
     refusal: Proof | None = None
     steps: tuple[Step, ...] = ()
     events: tuple[NewEvent, ...] = ()
+    #: Whether the partner answered, whatever it said. None: it was not asked.
+    answered: bool | None = None
 
 
 class LapseResult(Struct, frozen=True, kw_only=True):
@@ -515,7 +538,7 @@ class Submitting(Protocol):
         ...
 
 
-class Store(Agreements, Keys, Seals, Webhooks, Rotation, PartnerCertificates, Updates, Alerts, Protocol):
+class Store(Agreements, Keys, Seals, Webhooks, Rotation, PartnerCertificates, Updates, Alerts, Pair, Protocol):
     """Everything the gateway keeps. All verbs raise `StoreUnavailable`."""
 
     # inbound
@@ -547,8 +570,9 @@ class Store(Agreements, Keys, Seals, Webhooks, Rotation, PartnerCertificates, Up
         SHA-256 of the certificate that signed it. `ClaimLost`."""
         ...
 
-    async def finish_attempt(self, job: Job, attempt: int, result: AttemptResult) -> None:
-        """Attempt, message state, next due time and events, in one commit. `ClaimLost`."""
+    async def finish_attempt(self, job: Job, attempt: int, result: AttemptResult) -> Literal["shut", "open"] | None:
+        """Attempt, message state, next due time, events and what it says of the partner, in one commit: `shut` when it
+        was one failure too many, `open` when a partner that was shut answers. `ClaimLost`."""
         ...
 
     async def settle_late(self, message: UUID, receipt: bytes, events: tuple[NewEvent, ...]) -> bool:
@@ -638,10 +662,19 @@ class Store(Agreements, Keys, Seals, Webhooks, Rotation, PartnerCertificates, Up
     # jobs
     async def claim(
         self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float,
-        scope: Scope = EVERYTHING, each: int | None = None,
+        scope: Scope = EVERYTHING, each: int | None = None, without: tuple[str, ...] = (),
     ) -> list[Job]:  # fmt: skip
         """Up to `limit` due jobs, oldest first. An expired lease makes a job due again. `scope` bounds
-        deliveries; of deliveries and notifications there are `each` of one queue at most."""
+        deliveries. Of what is sent, delivered or notified there are `each` of one queue at most, and none of
+        the queues `without`; and nothing is sent to a partner that is shut (`Circuit`), but for one that tries."""
+        ...
+
+    async def claim_overdue(self, *, worker: str, limit: int, lease: float) -> list[Job]:
+        """Messages for partners that are shut whose time is over; marked `shut`."""
+        ...
+
+    async def circuits(self) -> list[Circuit]:
+        """Partners that did not answer the last time."""
         ...
 
     async def renew(self, job_id: UUID, claim: UUID, lease: float) -> datetime:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 from uuid import NAMESPACE_OID, UUID, uuid4, uuid5
 
 import msgspec
@@ -56,6 +56,8 @@ from gateway.store.api import (
 from gateway.store.chain import BEGINNING, Link, first_misfit, hash_of, row_texts
 from gateway.store.memory_agreements import MemoryAgreements
 from gateway.store.memory_alerts import MemoryAlerts
+from gateway.store.memory_circuits import MemoryCircuits
+from gateway.store.memory_pair import MemoryPair
 from gateway.store.memory_partner_certificates import MemoryPartnerCertificates
 from gateway.store.memory_rotation import MemoryRotation
 from gateway.store.memory_seals import MemorySeals
@@ -116,12 +118,13 @@ class _Job:
     claim: UUID | None = None
     attempt: int = 0
     error: str | None = None
+    gives_up_at: datetime | None = None
     noted: tuple[NoticeAttempt, ...] = ()
 
 
 class MemoryStore(
-    MemoryUploads, MemoryWebhooks, MemoryRotation, MemoryPartnerCertificates, MemoryUpdates, MemoryAgreements,
-    MemorySeals, MemoryAlerts,
+    MemoryCircuits, MemoryUploads, MemoryWebhooks, MemoryRotation, MemoryPartnerCertificates, MemoryUpdates,
+    MemoryPair, MemoryAgreements, MemorySeals, MemoryAlerts,
 ):
     """`api.Store` in one process. The clock's `now` stands for the database's."""
 
@@ -212,7 +215,9 @@ class MemoryStore(
             self._keys[key] = (message.id, message.fingerprint)
         self._keep(message.id, chunks)
         if message.held is None:
-            self._queue("send", message.receiver, message.id)
+            job = self._queue("send", message.receiver, message.id)
+            if message.patience is not None:
+                job.gives_up_at = now + timedelta(seconds=message.patience)
         else:
             self._hold(self._queue("hold", message.held.queue, message.id), message.held.patience)
         self._tell(self._messages[message.id], (message.event,))
@@ -239,7 +244,7 @@ class MemoryStore(
         ))  # fmt: skip
         return number
 
-    async def finish_attempt(self, job: Job, attempt: int, result: AttemptResult) -> None:
+    async def finish_attempt(self, job: Job, attempt: int, result: AttemptResult) -> Literal["shut", "open"] | None:
         message_event, job_event = RESULTS[result.state]
         held = self._held(job.id, job.claim, job_event, kind="send")
         message = self._messages[held.message]
@@ -257,9 +262,11 @@ class MemoryStore(
             self._refused(message, message.error_code, result.refusal)
         if result.state == "ACKNOWLEDGED":
             self._taken(message)
+        changed = self._heard_of(held.queue, held.claim, result.answered)
         held.state, held.claim, held.attempt = after(JOB, held.state, job_event), None, 0
         held.due_at = now + timedelta(seconds=result.retry_in or 0.0)
         self._tell(message, result.events)
+        return changed
 
     async def settle_late(self, message: UUID, receipt: bytes, events: tuple[NewEvent, ...]) -> bool:
         found = self._messages.get(message)
@@ -317,6 +324,7 @@ class MemoryStore(
             found.error_code = found.error_detail = None
             job.attempt = 0
             self._take_active(found)
+            self._try_partner(job.queue)
         job.state, job.claim, job.due_at, job.error = after(JOB, job.state, "requeue"), None, self._clock.now(), None
         if job.kind == "hold":
             self._hold(job, job.data["patience"])
@@ -450,21 +458,34 @@ class MemoryStore(
 
     async def claim(
         self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float,
-        scope: Scope = EVERYTHING, each: int | None = None,
+        scope: Scope = EVERYTHING, each: int | None = None, without: tuple[str, ...] = (),
     ) -> list[Job]:  # fmt: skip
         now = self._clock.now()
         due = [
             job for job in self._jobs.values()
             if job.kind == kind and job.state in OPEN and job.due_at <= now and (queues is None or job.queue in queues)
-            and (kind != "deliver" or _within(scope, self._messages[job.message]))
+            and job.queue not in without and (kind != "deliver" or _within(scope, self._messages[job.message]))
         ]  # fmt: skip
         claimed = []
         taken: Counter[str] = Counter()
         for job in sorted(due, key=lambda job: job.due_at):
             if len(claimed) < limit and (each is None or taken[job.queue] < each):
+                if kind == "send" and not self._open_for(job.queue):
+                    continue
                 taken[job.queue] += 1
                 claimed.append(self._claim(job, lease))
+                if kind == "send":
+                    self._probing(job.queue, job.claim)
         return claimed
+
+    async def claim_overdue(self, *, worker: str, limit: int, lease: float) -> list[Job]:
+        now = self._clock.now()
+        due = [
+            job for job in self._jobs.values()
+            if job.kind == "send" and job.state in OPEN and job.due_at <= now and self._is_shut(job.queue)
+            and job.gives_up_at is not None and job.gives_up_at <= now
+        ]  # fmt: skip
+        return [msgspec.structs.replace(self._claim(job, lease), shut=True) for job in due[:limit]]
 
     def _claim(self, job: "_Job", lease: float) -> Job:
         job.state, job.claim, job.attempt = after(JOB, job.state, "claim"), uuid4(), job.attempt + 1

@@ -363,7 +363,7 @@ class _Pool:
                 async with asyncio.timeout(patience):
                     await self._gate.acquire()
             except TimeoutError:
-                raise SendFailed(f"{host}: all connections to this partner are busy", stage="connect") from None
+                raise SendFailed(f"{host}: all connections to this partner are busy", stage="wait") from None
             try:
                 yield self.session
             finally:

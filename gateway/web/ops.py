@@ -2,7 +2,9 @@
 
     /livez      the process turns; restart it when this fails
     /startupz   configuration loaded, database migrated
-    /readyz     send messages here; 503 while draining, without a database, without keys
+    /readyz     send messages here; 503 while draining or passive, without a database, without keys
+    /rolez      this node is well, whichever its role; the text says `active` or `passive`.
+                /rolez/active and /rolez/passive are 200 in that role only
     /metrics    Prometheus
 
 `?verbose` lists the checks as Kubernetes does, `[+]` and `[-]`. Reasons are told here and
@@ -23,11 +25,13 @@ class OpsApp:
         self,
         *,
         ready: Callable[[], Verdict | Awaitable[Verdict]],
+        role: Callable[[], Awaitable[tuple[str, Verdict]]],
         started: Callable[[], bool],
         metrics: Callable[[str], tuple[str, bytes]],
     ) -> None:
-        """`metrics` takes the Accept header and returns content type and text."""
-        self._ready, self._started, self._metrics = ready, started, metrics
+        """`role` returns the role and a verdict for it; `metrics` takes the Accept header and returns content type
+        and text."""
+        self._ready, self._role, self._started, self._metrics = ready, role, started, metrics
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
         if scope["type"] != "http":
@@ -46,6 +50,7 @@ class OpsApp:
 
     async def _respond(self, scope: dict) -> tuple[int, str, bytes]:
         checks: list[tuple[str, bool, str]]
+        role = ""
         match scope["path"]:
             case "/livez":
                 verdict, checks = True, [("loop", True, "turns")]
@@ -54,19 +59,28 @@ class OpsApp:
                 checks = [("startup", verdict, "done" if verdict else "under way")]
             case "/readyz":
                 verdict, checks = await self._verdict()
+            case "/rolez" | "/rolez/active" | "/rolez/passive" as path:
+                role, (verdict, checks) = await self._judged()
+                verdict = verdict and path in ("/rolez", f"/rolez/{role}")
             case "/metrics":
                 if scope["method"] not in ("GET", "HEAD"):
                     return _text(405, "GET or HEAD\n")
                 accept = next((v for n, v in scope["headers"] if n == b"accept"), b"").decode("latin-1")
                 return 200, *self._metrics(accept)
             case _:
-                return _text(404, "/livez /readyz /startupz /metrics\n")
+                return _text(404, "/livez /readyz /rolez /startupz /metrics\n")
         if scope["method"] not in ("GET", "HEAD"):
             return _text(405, "GET or HEAD\n")
-        text = "ok\n" if verdict else "not ready\n"
+        text = f"{role or 'ok'}\n" if verdict else "not ready\n"
         if b"verbose" in scope["query_string"].split(b"&"):
             text = "".join(f"[{'+' if ok else '-'}]{name} {words}\n" for name, ok, words in checks) + text
         return _text(200 if verdict else 503, text)
+
+    async def _judged(self) -> tuple[str, Verdict]:
+        try:
+            return await self._role()
+        except Exception as error:
+            return "", (False, [("check", False, type(error).__name__)])
 
     async def _verdict(self) -> Verdict:
         """What cannot be judged is not ready."""

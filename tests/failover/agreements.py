@@ -80,7 +80,8 @@ class Site:
         kek = folder / "kek"
         kek.write_bytes(os.urandom(32))
         kek.chmod(0o600)
-        shared = f'[store]\ndsn = "env:TEST_DSN"\n[keys]\nkey_encryption_key = "file:{kek}"\n'
+        # Both work: what a change of agreements means to two nodes is what is asked here.
+        shared = f'[store]\ndsn = "env:TEST_DSN"\n[pair]\nroles = "active/active"\n[keys]\nkey_encryption_key = "file:{kek}"\n'
         text = self.ee.config.read_text().replace("processes = 1", "processes = 2")
         ports = free_ports(3)
         self.twin = Node(folder / "ee2", "ee2", ports)

@@ -6,6 +6,7 @@ before it acts on it (submitted, delivered, acknowledged), and at the end compar
 
 import contextlib
 import hashlib
+import http.client
 import http.server
 import json
 import os
@@ -79,6 +80,8 @@ class Node:
         self.as4, self.plugin, self.operations = ports
         self.config = folder / "gateway.toml"
         self.process: subprocess.Popen | None = None
+        #: What says that it has started; a passive node is never ready.
+        self.probe = "/readyz"
         self.log = folder / "log.jsonl"
 
     def write(self, keys: Keys, partner: Keys, me: tuple[str, str], other: tuple[str, str], port: int, more: str = "") -> None:
@@ -109,10 +112,19 @@ class Node:
             time.sleep(0.1)
 
     def ready(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.operations), 2) as connection:
-            connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            return b" 200 " in connection.recv(100)
-        return False
+        return self.asked(self.probe)[0] == 200
+
+    def asked(self, path: str, port: int | None = None, *, patience: float = 2.0) -> tuple[int, str]:
+        """Status and text of a GET on the operations listener, or another; (0, "") when there is no answer."""
+        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+            connection = http.client.HTTPConnection("127.0.0.1", port or self.operations, timeout=patience)
+            try:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                return answer.status, answer.read().decode()
+            finally:
+                connection.close()
+        return 0, ""
 
     def stop(self, seconds: float = 60) -> int:
         if self.process is None or self.process.poll() is not None:
@@ -257,9 +269,8 @@ class Checker:
 
     def wait_delivered(self, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
-        while {id for id, _ in self.delivered} < set(self.submitted):
+        while missing := set(self.submitted) - {id for id, _ in self.delivered}:
             if time.monotonic() > end:
-                missing = set(self.submitted) - {id for id, _ in self.delivered}
                 raise AssertionError(f"acknowledged to the sender and never delivered: {missing}")
             time.sleep(0.1)
 
@@ -298,7 +309,8 @@ class Checker:
             # A second delivery is one the consumer did not acknowledge, and it says so.
             assert id not in delivered or redelivered, f"{id} delivered twice and not marked"
             delivered[id] = delivered.get(id, 0) + 1
-        assert set(delivered) == set(self.submitted), "submitted and delivered differ"
+        assert set(delivered) == set(self.submitted), (
+            f"lost: {set(self.submitted) - set(delivered)}, never submitted: {set(delivered) - set(self.submitted)}")
         after_ack = [id for id in delivered if self.acknowledged.count(id) > 1]
         assert not after_ack, f"delivered again after the acknowledgement was answered: {after_ack}"
         return {"submitted": len(self.submitted), "delivered": len(delivered),

@@ -1,12 +1,12 @@
 """With a DSN the gateway uses that server: two nodes on one database, and one of them dies."""
 
-import os
 import time
 
 import pytest
 
 from gateway.store.embedded import PrivatePostgres
-from tests.failover.pair import Checker, Node, Pair, free_ports
+from tests.failover.pair import Checker
+from tests.failover.twins import Twins
 
 
 @pytest.fixture
@@ -16,35 +16,20 @@ def server(folder):
     postgres.stop()
 
 
-def test_a_second_node_goes_on_where_the_first_died(folder, server):
+def test_a_second_node_goes_on_where_the_first_died(folder, server, monkeypatch):
     """Both nodes of a pair may claim; what one had begun, the other finishes."""
-    pair = Pair(folder)
-    key = folder / "kek"
-    key.write_bytes(os.urandom(32))
-    key.chmod(0o600)
-    shared = f'[store]\ndsn = "env:TEST_DSN"\n[keys]\nkey_encryption_key = "file:{key}"\n'
-    text = pair.ee.config.read_text()
-    twin_ports = free_ports(3)
-    twin = Node(folder / "ee2", "ee2", twin_ports)
-    (folder / "ee2").mkdir()
-    for name in ("key.pem", "pmodes"):
-        (folder / "ee2" / name).symlink_to(folder / "ee" / name)
-    pair.ee.config.write_text(shared + text)
-    for old, new in zip((pair.ee.as4, pair.ee.plugin, pair.ee.operations), twin_ports, strict=True):
-        text = text.replace(f":{old}\"", f":{new}\"")
-    twin.config.write_text(shared + text)
+    monkeypatch.setenv("TEST_DSN", server)
+    twins = Twins(folder, server)
     try:
-        os.environ["TEST_DSN"] = server
-        pair.ee.start()
-        twin.start()
-        pair.lv.start()
-        checker = Checker(pair, folder / "checker.jsonl")
+        twins.start()
+        twins.lv.start()
+        checker = Checker(twins.pair, folder / "checker.jsonl")
         for _ in range(5):
             checker.submit(b"<evidence/>")
         checker.wait_acknowledged()
         # The first node is gone with everything it had taken; its twin has the same messages.
-        pair.ee.kill()
-        client = twin.client()
+        twins.one.kill()
+        client = twins.two.client()
         deliveries = client.claim(limit=50, lease=30)
         assert {d["message"]["message_id"] for d in deliveries} == set(checker.submitted)
         for delivery in deliveries:
@@ -53,6 +38,4 @@ def test_a_second_node_goes_on_where_the_first_died(folder, server):
         time.sleep(0.1)
         assert client.claim(limit=50) == []
     finally:
-        os.environ.pop("TEST_DSN", None)
-        twin.stop()
-        pair.stop()
+        twins.stop()

@@ -19,6 +19,7 @@ from gateway.store.postgres.keys import Keys
 from gateway.store.postgres.messages import Messages
 from gateway.store.postgres.migrate import pending
 from gateway.store.postgres.outbound import Outbound
+from gateway.store.postgres.pair import Pair
 from gateway.store.postgres.partner_certificates import PartnerCertificates
 from gateway.store.postgres.payloads import Payloads
 from gateway.store.postgres.pool import Pool
@@ -36,7 +37,7 @@ Q = load("session")
 
 class PostgresStore(
     Inbound, Outbound, Pulling, Jobs, Payloads, Messages, Uploads, Registry, Webhooks, PartnerCertificates, Audit,
-    Agreements, Keys, Rotation, Seals, Updates, Alerts,
+    Agreements, Keys, Rotation, Seals, Updates, Alerts, Pair,
 ):  # fmt: skip
     """`api.Store` in one schema of one database. Belongs to the event loop that opened it."""
 
@@ -46,14 +47,15 @@ class PostgresStore(
 
     @classmethod
     async def open(
-        cls, dsn: str, *, pool_size: int = 8, schema: str = "gateway", application: str = "gateway"
-    ) -> "PostgresStore":
+        cls, dsn: str, *, pool_size: int = 8, schema: str = "gateway", application: str = "gateway",
+        synchronous: str = "any",
+    ) -> "PostgresStore":  # fmt: skip
         """A store on a schema that `migrate` brought up to date. One for each process.
 
-        The DSN may name several hosts; the one that takes writes is used. Raises
-        `StoreUnavailable` when there is none.
+        The DSN may name several hosts; the one that takes writes is used. With `synchronous` "required" a
+        message counts as stored only when a standby has it. Raises `StoreUnavailable` when there is none.
         """
-        pool = Pool(dsn, size=pool_size, schema=schema, application=application)
+        pool = Pool(dsn, size=pool_size, schema=schema, application=application, synchronous=synchronous)
         await pool.facts()
         return cls(pool, schema)
 

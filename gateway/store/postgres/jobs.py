@@ -3,10 +3,13 @@
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
+from asyncpg import Record
+
 from gateway.errors import ClaimLost
 from gateway.scope import EVERYTHING, Scope
 from gateway.stages import Step
-from gateway.store.api import Job, JobKind, NewEvent, Viewer, WaitingFilter
+from gateway.store.api import PROBE, Circuit, Job, JobKind, NewEvent, Viewer, WaitingFilter
 from gateway.store.postgres import rows
 from gateway.store.postgres.pool import Abandoned
 from gateway.store.postgres.room import Room
@@ -21,20 +24,30 @@ class Jobs(Room):
 
     async def claim(
         self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float,
-        scope: Scope = EVERYTHING, each: int | None = None,
+        scope: Scope = EVERYTHING, each: int | None = None, without: tuple[str, ...] = (),
     ) -> list[Job]:  # fmt: skip
         wanted = None if queues is None else list(queues)
         states = before(JOB, "claim")
         if kind == "deliver":
             bound = None if scope.unbounded else rows.text(scope)
-            found = await self._pool.writes(Q["claim_deliver"], limit, worker, lease, wanted, states, bound, each)
+            found = await self._pool.writes(Q["claim_deliver"], limit, worker, lease, wanted, states, bound, each,
+                                            list(without))  # fmt: skip
         elif kind == "notify":
-            found = await self._pool.writes(Q["claim_notify"], limit, worker, lease, wanted, states, each)
+            found = await self._pool.writes(Q["claim_notify"], limit, worker, lease, wanted, states, each,
+                                            list(without))  # fmt: skip
+        elif kind == "send":
+            found = await self._pool.writes(Q["claim_send"], limit, worker, lease, wanted, states, each, list(without),
+                                            PROBE)  # fmt: skip
         else:
-            statement = "claim" if kind == "send" else "claim_pull"
-            found = await self._pool.writes(Q[statement], kind, limit, worker, lease, wanted, states)
-        # RETURNING keeps no order.
-        return [rows.job(row) for row in sorted(found, key=lambda row: row["was_due"])]
+            found = await self._pool.writes(Q["claim_pull"], kind, limit, worker, lease, wanted, states)
+        return _in_order(found)
+
+    async def claim_overdue(self, *, worker: str, limit: int, lease: float) -> list[Job]:
+        found = _in_order(await self._pool.writes(Q["claim_overdue"], limit, worker, lease, before(JOB, "claim")))
+        return [msgspec.structs.replace(job, shut=True) for job in found]
+
+    async def circuits(self) -> list[Circuit]:
+        return [Circuit(**row) for row in await self._pool.rows(Q["circuits"])]
 
     async def renew(self, job_id: UUID, claim: UUID, lease: float) -> datetime:
         return (await self._held(Q["renew"], job_id, claim, lease))["lease_until"]
@@ -98,3 +111,8 @@ class Jobs(Room):
         if row is None:
             raise ClaimLost
         return row
+
+
+def _in_order(found: list[Record]) -> list[Job]:
+    """RETURNING keeps no order."""
+    return [rows.job(row) for row in sorted(found, key=lambda row: row["was_due"])]

@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 from uuid import UUID
 
 from gateway.as4.units import Reference
 from gateway.errors import ClaimLost, StoreUnavailable, SubmissionConflict, SubmissionRefused
 from gateway.stages import point
-from gateway.store.api import AttemptResult, Job, NewEvent, NewOutbound, Stored, Viewer
+from gateway.store.api import FAILURES, LONGEST, SHUT, AttemptResult, Job, NewEvent, NewOutbound, Stored, Viewer
 from gateway.store.chain import row_texts
 from gateway.store.postgres import rows
 from gateway.store.postgres.payloads import ChunkWriter
@@ -88,7 +89,7 @@ class Outbound(Room):
             raise ClaimLost
         return row["number"]
 
-    async def finish_attempt(self, job: Job, attempt: int, result: AttemptResult) -> None:
+    async def finish_attempt(self, job: Job, attempt: int, result: AttemptResult) -> Literal["shut", "open"] | None:
         message_event, job_event = RESULTS[result.state]
         error_code = result.error_code or (UNNAMED if result.state == "FAILED" else None)
         point("OB14")
@@ -98,7 +99,8 @@ class Outbound(Room):
                 before(JOB, job_event), after(JOB, "ATTEMPT_OPEN", job_event), result.retry_in or 0.0,
                 before(OUTBOUND, message_event), result.state,
                 error_code, result.error_detail, result.outcome, rows.events(result.events),
-                result.http_status, result.receipt, rows.text(result.steps), result.refusal,
+                result.http_status, result.receipt, rows.text(result.steps), result.refusal, result.answered, FAILURES,
+                SHUT, LONGEST,
             )  # fmt: skip
         except Abandoned:
             row = None
@@ -106,6 +108,7 @@ class Outbound(Room):
         if row is None:
             raise ClaimLost
         self._bell.ring()
+        return row["circuit"]
 
     # -- settled outside an attempt ---------------------------------------------------
 
@@ -194,6 +197,7 @@ class Outbound(Room):
                     await t.row(Q["settle_job"], job["id"], before(JOB, "requeue"), "READY")
             if done and was is not None:
                 await t.row(QR["take_active"], message)  # sent again, it goes by today's agreements
+                await t.row(Q["try_partner"], message)
             if done:
                 await self._tell(t, message, events)
                 await t.commit()

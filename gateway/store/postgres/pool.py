@@ -11,13 +11,17 @@ cleanly, is the row durable? Three answers exist, and nothing is guessed:
   the driver such a commit looks like any other [reliability 0, findings 2-4]. The
   connection is dropped, and no receipt may be sent.
 
+A commit that waits for a standby goes on waiting in the server when we have given it up, and keeps
+its connection. So that these do not pile up until there is none left, after one such nothing is
+written until a look at the server shows that no session of ours waits any more.
+
 asyncpg's own pool is not used: it sends a reset after every use, a second round trip, and
 drops the listener for that warning. A connection here serves one statement or one
 transaction at a time and is dropped whenever its state is in doubt.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -40,6 +44,8 @@ PATIENCE = 3.0
 #: While the database is down one caller at a time tries to connect, this often; the others are
 #: told at once and do not queue up behind a dead host.
 PROBE_EVERY = 0.3
+#: A session that waits for a standby for longer than this is stuck; one look for such a second.
+STUCK, LOOK_EVERY = 1.0, 1.0
 #: Session settings, each for a server that is lost without a word [reliability 5.4]. The idle
 #: limit is for producers that stall in the middle of an upload.
 SETTINGS = {
@@ -65,6 +71,8 @@ class Facts(NamedTuple):
     read_only: bool
     encoding: str
     synchronous_commit: str
+    #: Commits of this session wait for no standby.
+    is_alone: bool
 
 
 class Session:
@@ -92,7 +100,7 @@ class Pool:
     """At most `size` connections to the server that takes writes."""
 
     def __init__(self, dsn: str, *, size: int = 8, schema: str = "gateway", application: str = "gateway",
-                 deadline: float = DEADLINE) -> None:  # fmt: skip
+                 deadline: float = DEADLINE, synchronous: str = "any") -> None:  # fmt: skip
         self._dsn, self._schema, self._application = dsn, schema, application
         self._deadline = deadline
         self._hosts = hosts(dsn)
@@ -103,6 +111,10 @@ class Pool:
         self._streams = asyncio.Semaphore(max(1, size // 2))
         self._down = self._probing = False
         self._probe_at = 0.0
+        #: A commit was given up while it waited. Until when nobody looks again.
+        self._doubt, self._doubt_until = False, 0.0
+        #: `required`: what one server alone keeps is no success.
+        self.synchronous = synchronous
         self._closed = False
         self._loop = asyncio.get_running_loop()
 
@@ -129,12 +141,12 @@ class Pool:
 
     async def write(self, query: str, *args: Any) -> asyncpg.Record | None:
         """Run a statement and commit it; its first row. Raises `StoreUnavailable`, `OutcomeUnknown`, `Abandoned`."""
-        session = await self._take()
+        session = await self._take(writing=True)
         return await self._finish(session, session.connection.fetchrow(query, *args), writing=True)
 
     async def writes(self, query: str, *args: Any) -> list[asyncpg.Record]:
         """The same, with all rows."""
-        session = await self._take()
+        session = await self._take(writing=True)
         return await self._finish(session, session.connection.fetch(query, *args), writing=True)
 
     # -- transactions ---------------------------------------------------------------
@@ -150,8 +162,8 @@ class Pool:
         if streaming:
             await _acquire(self._streams, "too many large transfers at once")
         try:
-            session = await self._take()
-            transaction = Transaction(session, deadline or self._deadline)
+            session = await self._take(writing=True)
+            transaction = Transaction(session, deadline or self._deadline, self._doubted)
             try:
                 await transaction._control("BEGIN")
                 yield transaction
@@ -221,9 +233,11 @@ class Pool:
         session.facts = facts
         return session
 
-    async def _take(self) -> Session:
+    async def _take(self, *, writing: bool = False) -> Session:
         if self._closed:
             raise StoreUnavailable("the store is closed")
+        if writing and self._doubt:
+            await self._reassure()
         await _acquire(self._free, "no database connection became free")
         try:
             while self._idle:
@@ -234,6 +248,19 @@ class Pool:
         except BaseException:
             self._free.release()
             raise
+
+    def _doubted(self) -> None:
+        self._doubt = True
+
+    async def _reassure(self) -> None:
+        """Writing goes on when no commit of ours is stuck. Raises `StoreUnavailable`."""
+        if self._loop.time() < self._doubt_until:
+            raise StoreUnavailable("commits wait for a standby that does not answer")
+        self._doubt_until = self._loop.time() + LOOK_EVERY
+        row = await self.row(Q["stuck"], STUCK)
+        if row["sessions"]:
+            raise StoreUnavailable(f"{row['sessions']} commits wait for a standby that does not answer")
+        self._doubt, self._doubt_until = False, 0.0
 
     async def _first(self) -> Session:
         try:
@@ -268,10 +295,12 @@ class Pool:
         except Exception as error:
             if ends_connection(error):
                 session.drop()
+                self._doubt = self._doubt or writing
             raise verdict(error, writing=writing) from error
         except BaseException:
             # Our task is cancelled. What the server makes of the statement stays open.
             session.drop()
+            self._doubt = self._doubt or writing
             raise
         else:
             if session.unsure and writing:
@@ -298,8 +327,8 @@ class Pool:
 class Transaction:
     """A transaction on a connection of its own."""
 
-    def __init__(self, session: Session, deadline: float) -> None:
-        self._session, self._deadline = session, deadline
+    def __init__(self, session: Session, deadline: float, doubted: Callable[[], None]) -> None:
+        self._session, self._deadline, self._doubted = session, deadline, doubted
         self._open = False
 
     async def row(self, query: str, *args: Any) -> asyncpg.Record | None:
@@ -338,9 +367,13 @@ class Transaction:
         except Exception as error:
             if ends_connection(error):
                 self._session.drop()
+                if writing:
+                    self._doubted()
             raise verdict(error, writing=writing) from error
         except BaseException:
             self._session.drop()
+            if writing:
+                self._doubted()
             raise
         finally:
             watch.cancel()

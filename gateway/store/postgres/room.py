@@ -47,13 +47,16 @@ class Room:
                 await t.commit()
         return row
 
-    @staticmethod
-    def _assured(row: Record) -> Record:
+    def _assured(self, row: Record) -> Record:
         """`row`, if the session that committed it waited for what a receipt stands on.
 
         The setting is pinned when we connect; a pooler that swaps sessions under us is
-        noticed here, where it matters.
+        noticed here, where it matters. So is a server that no longer waits for a standby,
+        where one is required.
         """
-        if row["durability"] not in DURABLE:
-            raise OutcomeUnknown(f"synchronous_commit was {row['durability']} during the commit")
+        setting, _, alone = row["durability"].partition(" ")
+        if setting not in DURABLE:
+            raise OutcomeUnknown(f"synchronous_commit was {setting} during the commit")
+        if alone and self._pool.synchronous == "required":
+            raise OutcomeUnknown("the commit waited for no standby, and one is required")
         return row

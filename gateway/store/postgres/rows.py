@@ -102,7 +102,7 @@ def outbound_columns(message: NewOutbound) -> tuple:
         message.client, message.idempotency_key, message.wrapped_key, text(unit), message.fingerprint,
         text(message.steps), *part_columns(message.parts), message.state,
         *(("hold", held.queue, held.patience) if held else ("send", message.receiver, None)),
-        _found(message), *_document(message), *corners(unit),
+        _found(message), *_document(message), *corners(unit), message.patience,
     )  # fmt: skip
 
 

@@ -46,6 +46,12 @@ class Gateway:
     async def start(self):
         note("start")
 
+    async def step_down(self):
+        note("step_down")
+
+    async def role(self):
+        return "active", await self.ready()
+
     async def drain(self):
         self.draining = True
         note("drain")

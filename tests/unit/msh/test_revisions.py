@@ -236,7 +236,7 @@ async def test_a_process_that_cannot_serve_the_active_revision_is_not_ready(chan
     outcome = await change.apply()
     assert (outcome.revision.number, outcome.revision.state) == (3, "ACTIVE")
     assert change.revisions.number == 3 and change.revisions.trouble is None
-    lv.gateway._ready = (0.0, False, [])
+    lv.gateway.health.forget()
     assert (await lv.gateway.ready())[0]
 
 

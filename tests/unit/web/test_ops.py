@@ -7,8 +7,12 @@ from gateway.web.ops import OpsApp
 CHECKS = [("store", True, "PostgreSQL 15"), ("keys", False, "no key for AP_LV_01")]
 
 
-async def ask(path, method="GET", query=b"", *, ready=lambda: (True, []), started=lambda: True):
-    app = OpsApp(ready=ready, started=started, metrics=lambda accept: ("text/plain; version=0.0.4", b"up " + accept.encode()))
+async def well():
+    return "active", (True, CHECKS[:1])
+
+
+async def ask(path, method="GET", query=b"", *, ready=lambda: (True, []), role=well, started=lambda: True):
+    app = OpsApp(ready=ready, role=role, started=started, metrics=lambda accept: ("text/plain; version=0.0.4", b"up " + accept.encode()))
     sent = []
 
     async def send(event):
@@ -38,6 +42,27 @@ async def test_readyz(verdict, status):
     assert found == status
     assert body.splitlines()[:2] == ["[+]store PostgreSQL 15", "[-]keys no key for AP_LV_01"]
     assert (await ask("/readyz", "HEAD", ready=ready))[:2] == (status, "")
+
+
+@pytest.mark.parametrize(("role", "fine", "expected"), [
+    ("active", True, {"": (200, "active"), "/active": (200, "active"), "/passive": (503, "not ready")}),
+    ("passive", True, {"": (200, "passive"), "/active": (503, "not ready"), "/passive": (200, "passive")}),
+    ("passive", False, {"": (503, "not ready"), "/active": (503, "not ready"), "/passive": (503, "not ready")}),
+])  # fmt: skip
+async def test_rolez_is_for_platforms_that_need_a_passive_node_to_be_well(role, fine, expected):
+    async def judged():
+        return role, (fine, CHECKS)
+
+    for path, (status, word) in expected.items():
+        assert (await ask(f"/rolez{path}", role=judged))[:2] == (status, f"{word}\n")
+    assert "[+]store" in (await ask("/rolez", query=b"verbose", role=judged))[1]
+
+
+async def test_a_role_that_cannot_be_judged_is_none():
+    async def broken():
+        raise OSError
+
+    assert (await ask("/rolez", role=broken))[0] == 503
 
 
 async def test_what_cannot_be_judged_is_not_ready():

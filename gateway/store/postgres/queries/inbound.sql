@@ -28,7 +28,7 @@ WITH stored AS (
     INSERT INTO event (type, message, backend, data)
     SELECT 'message.received', id, backend, $28::json FROM stored
 )
-SELECT current_setting('synchronous_commit') AS durability FROM stored;
+SELECT durability() AS durability FROM stored;
 
 -- duplicate
 -- What is stored under tenant $1, partner $2 and MessageId $3. If it has the fingerprint $4 this is
@@ -41,4 +41,4 @@ WITH known AS (
 ), seen AS (
     INSERT INTO duplicate_seen (message) SELECT id FROM known WHERE same
 )
-SELECT id, receipt, same, same_references, current_setting('synchronous_commit') AS durability FROM known;
+SELECT id, receipt, same, same_references, durability() AS durability FROM known;

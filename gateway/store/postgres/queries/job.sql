@@ -1,26 +1,82 @@
 -- The queue. `due_at` is also the end of the lease: a job whose claimer died is simply due again.
 -- SKIP LOCKED: claimers never wait for one another.
 
--- claim
--- Take up to $2 due jobs of kind $1 (send) for $4 seconds, oldest first, in the name of
--- $3; only those of the queues $5 unless that is NULL. $6: the states a claim may start from.
-WITH due AS (
-    SELECT id, due_at AS was_due FROM job
-     WHERE kind = $1 AND kind IN ('send', 'notify') AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
-       AND state = ANY ($6::text[]) AND due_at <= now() AND ($5::text[] IS NULL OR queue = ANY ($5))
-     ORDER BY due_at
-     LIMIT $2
-       FOR UPDATE SKIP LOCKED
+-- claim_send
+-- Take up to $1 due messages for $3 seconds in the name of $2; partner by partner, whose message waits longest first, of
+-- each $6 at most.
+-- Only to the partners $4 unless that is NULL, and to none of $7. $5: the states a claim may start from. From
+-- a partner that is shut nothing until its time is over; then one, and whoever has it tries for all ($8 seconds).
+WITH RECURSIVE waiting (queue) AS (
+    (SELECT queue FROM job WHERE kind = 'send' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN') ORDER BY queue LIMIT 1)
+     UNION ALL
+    SELECT (SELECT job.queue FROM job
+             WHERE kind = 'send' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN') AND job.queue > waiting.queue
+             ORDER BY job.queue LIMIT 1)
+      FROM waiting WHERE waiting.queue IS NOT NULL
+), trying AS (
+    SELECT partner FROM circuit WHERE shut_until <= now() FOR UPDATE SKIP LOCKED
+), wanted AS (
+    SELECT waiting.queue, CASE WHEN circuit.shut_until IS NULL THEN least($1::bigint, $6::bigint) ELSE 1 END AS most
+      FROM waiting LEFT JOIN circuit ON circuit.partner = waiting.queue
+     WHERE waiting.queue IS NOT NULL AND ($4::text[] IS NULL OR waiting.queue = ANY ($4))
+       AND waiting.queue <> ALL ($7::text[])
+       AND (circuit.shut_until IS NULL OR waiting.queue IN (SELECT partner FROM trying))
+), by_age AS (
+    SELECT wanted.queue, wanted.most
+      FROM wanted,
+           LATERAL (SELECT due_at FROM job
+                     WHERE kind = 'send' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN') AND job.queue = wanted.queue
+                       AND due_at <= now()
+                     ORDER BY due_at LIMIT 1) AS head
+     ORDER BY head.due_at
+), due AS (
+    -- Not sorted again: with enough in hand the other partners' jobs are not even locked.
+    SELECT next.id, next.was_due, by_age.queue, gen_random_uuid() AS claim
+      FROM by_age,
+           LATERAL (SELECT id, due_at AS was_due FROM job
+                     WHERE kind = 'send' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
+                       AND state = ANY ($5::text[]) AND job.queue = by_age.queue AND due_at <= now()
+                     ORDER BY due_at
+                     LIMIT by_age.most
+                       FOR UPDATE SKIP LOCKED) AS next
+     LIMIT $1
+), probing AS (
+    UPDATE circuit SET shut_until = now() + make_interval(secs => $8), probe = due.claim
+      FROM due WHERE circuit.partner = due.queue AND circuit.shut_until IS NOT NULL
 )
 UPDATE job
-   SET state = 'CLAIMED', attempt = attempt + 1, due_at = now() + make_interval(secs => $4),
-       claim = gen_random_uuid(), claimed_by = $3
+   SET state = 'CLAIMED', attempt = attempt + 1, due_at = now() + make_interval(secs => $3),
+       claim = due.claim, claimed_by = $2
+  FROM due
+ WHERE job.id = due.id
+RETURNING job.id, kind, job.queue, message, job.claim, attempt, created_at, due_at AS lease_until, data, was_due;
+
+-- claim_overdue
+-- Take up to $1 messages for $3 seconds in the name of $2, from one of $4, whose partner is shut and whose patience has
+-- ended: nobody else would come for them.
+WITH due AS (
+    SELECT job.id, job.due_at AS was_due
+      FROM circuit JOIN job ON job.queue = circuit.partner
+     WHERE circuit.shut_until IS NOT NULL AND job.kind = 'send' AND job.state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
+       AND job.state = ANY ($4::text[]) AND job.due_at <= now() AND job.gives_up_at <= now()
+     ORDER BY job.due_at
+     LIMIT $1
+       FOR UPDATE OF job SKIP LOCKED
+)
+UPDATE job
+   SET state = 'CLAIMED', attempt = attempt + 1, due_at = now() + make_interval(secs => $3),
+       claim = gen_random_uuid(), claimed_by = $2
   FROM due
  WHERE job.id = due.id
 RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, data, was_due;
 
+-- circuits
+-- Partners that failed the last time.
+SELECT partner, failures, since, shut_until FROM circuit ORDER BY partner;
+
 -- claim_pull
--- The same for kinds hold, pull and receipt.
+-- Take up to $2 due jobs of kind $1 (hold, pull, receipt) for $4 seconds, oldest first, in the name of
+-- $3; only those of the queues $5 unless that is NULL. $6: the states a claim may start from.
 WITH due AS (
     SELECT id, due_at AS was_due FROM job
      WHERE kind = $1 AND kind IN ('hold', 'pull', 'receipt') AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
@@ -39,7 +95,8 @@ RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS le
 
 -- claim_deliver
 -- The same for deliveries, queue by queue: a queue with a million waiting messages does not slow down
--- another. Queues in $4; NULL: all. $6 is the scope of the consumer, NULL: unbounded. $7: of each queue at most.
+-- another. Queues in $4; NULL: all; none of $8. $6 is the scope of the consumer, NULL: unbounded. $7: of each queue at
+-- most.
 WITH due AS (
     SELECT next.id, next.was_due
       FROM unnest(coalesce($4::text[], ARRAY(
@@ -48,6 +105,7 @@ WITH due AS (
            LATERAL (SELECT id, due_at AS was_due FROM job
                      WHERE kind = 'deliver' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
                        AND state = ANY ($5::text[]) AND queue = wanted.queue AND due_at <= now()
+                       AND wanted.queue <> ALL ($8::text[])
                        AND ($6::text IS NULL OR EXISTS (
                                SELECT FROM message AS m WHERE m.id = job.message AND in_scope($6::jsonb, m)))
                      ORDER BY due_at
@@ -67,7 +125,8 @@ RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS le
 -- The same for notifications: a webhook that does not answer does not hold up another.
 WITH due AS (
     SELECT next.id, next.was_due
-      FROM (SELECT id AS queue FROM webhook WHERE $4::text[] IS NULL OR id = ANY ($4)) AS wanted,
+      FROM (SELECT id AS queue FROM webhook
+             WHERE ($4::text[] IS NULL OR id = ANY ($4)) AND id <> ALL ($7::text[])) AS wanted,
            LATERAL (SELECT id, due_at AS was_due FROM job
                      WHERE kind = 'notify' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
                        AND state = ANY ($5::text[]) AND job.queue = wanted.queue AND due_at <= now()

@@ -2,7 +2,7 @@
 
 -- submit
 -- Store a submission with its parts, its job and its event, or nothing. It begins in state $23 with a job of
--- kind $24 in queue $25: to be sent now, or held for $26 seconds. No row: the MessageId or the
+-- kind $24 in queue $25: to be sent now, or held for $26 seconds. Its agreement has patience for $33 seconds. No row: the MessageId or the
 -- idempotency key is taken. When the key is new but the MessageId is not, the statement undoes
 -- itself, so that no key points to nothing.
 WITH keyed AS (
@@ -24,8 +24,8 @@ WITH keyed AS (
     SELECT stored.id, p.number, p.facts::json, p.inline, p.chunks
       FROM stored, unnest($19::int[], $20::text[], $21::bytea[], $22::int[]) AS p (number, facts, inline, chunks)
 ), queued AS (
-    INSERT INTO job (kind, queue, message, due_at, data)
-    SELECT $24, $25, id, now() + make_interval(secs => coalesce($26::float8, 0)),
+    INSERT INTO job (kind, queue, message, gives_up_at, due_at, data)
+    SELECT $24, $25, id, now() + make_interval(secs => $33::float8), now() + make_interval(secs => coalesce($26::float8, 0)),
            CASE WHEN $26::float8 IS NULL THEN '{}'
                 ELSE json_build_object('patience', $26::float8, 'until', extract(epoch FROM now())::float8 + $26::float8)
            END
@@ -33,7 +33,7 @@ WITH keyed AS (
 ), told AS (
     INSERT INTO event (type, message, backend, data) SELECT 'message.accepted', id, backend, $30::json FROM stored
 )
-SELECT CASE WHEN EXISTS (SELECT FROM stored) THEN current_setting('synchronous_commit')
+SELECT CASE WHEN EXISTS (SELECT FROM stored) THEN durability()
             WHEN EXISTS (SELECT FROM keyed) THEN abandon('the MessageId is taken')::text
        END AS durability;
 
@@ -58,7 +58,7 @@ WITH known AS (
 ), seen AS (
     INSERT INTO duplicate_seen (message) SELECT id FROM known WHERE same
 )
-SELECT id, message_id, conversation_id, state, same, current_setting('synchronous_commit') AS durability FROM known;
+SELECT id, message_id, conversation_id, state, same, durability() AS durability FROM known;
 
 -- begin_attempt
 -- Open an attempt under the claim $2 of job $1, for node $3 with the signed references $4 and the envelope $6, which
@@ -85,13 +85,25 @@ RETURNING number;
 -- End attempt $3 under the claim $2 of job $1: job, attempt, message and events $12 in one commit. The
 -- job goes from one of $4 to $5, due in $6 seconds if that is READY; the message from one of $7 to
 -- $8. No row: the claim was lost. A message that is not in such a state undoes all of it. With the proof $16 the
--- error may be a refusal of the attempt's certificate; a receipt outlives those that were.
+-- error may be a refusal of the attempt's certificate; a receipt outlives those that were. $17: the partner answered
+-- (true), did not (false), or was not asked (NULL). After $18 failures in a row it is shut for $19 seconds, and twice as
+-- long after every further one, up to $20; what had begun before it was shut does not count. `circuit` is what became of it.
 WITH held AS (
     UPDATE job
        SET state = $5, claim = NULL, claimed_by = NULL, error = $10, attempt = 0,
            due_at = now() + make_interval(secs => $6)
      WHERE id = $1 AND claim = $2 AND kind = 'send' AND state = ANY ($4::text[])
- RETURNING message
+ RETURNING message, queue
+), failed AS (
+    INSERT INTO circuit AS c (partner, failures) SELECT queue, 1 FROM held WHERE NOT $17::boolean
+        ON CONFLICT (partner) DO UPDATE
+       SET failures = c.failures + 1, probe = NULL,
+           shut_until = CASE WHEN c.failures + 1 >= $18 THEN now() + make_interval(secs => (0.75 + random() / 2)
+                                  * least($19::float8 * 2 ^ least(c.failures + 1 - $18, 20), $20::float8)) END
+     WHERE c.shut_until IS NULL OR c.probe = $2
+ RETURNING failures >= $18 AS shut
+), healed AS (
+    DELETE FROM circuit USING held WHERE circuit.partner = held.queue AND $17::boolean RETURNING failures >= $18 AS was_shut
 ), ended AS (
     UPDATE attempt
        SET ended_at = now(), outcome = $11, error_code = $9, error_detail = $10, http_status = $13, steps = $15
@@ -117,8 +129,14 @@ WITH held AS (
       FROM changed, json_to_recordset($12) AS e (type text, data json)
 )
 SELECT CASE WHEN EXISTS (SELECT FROM changed) THEN true
-            ELSE abandon('message and job do not go together') END AS done
+            ELSE abandon('message and job do not go together') END AS done,
+       CASE WHEN (SELECT shut FROM failed) THEN 'shut' WHEN (SELECT was_shut FROM healed) THEN 'open' END AS circuit
   FROM held;
+
+-- try_partner
+-- What waits for the partner of message $1 is tried again at once, should it be shut.
+UPDATE circuit SET shut_until = now() FROM message
+ WHERE message.id = $1 AND circuit.partner = message.partner AND shut_until > now();
 
 -- lock_send_job
 -- The job that sends or holds message $1, locked. Job before message: the order in which every statement locks.

@@ -13,7 +13,8 @@ SELECT current_setting('server_version') AS version,
        pg_is_in_recovery() AS in_recovery,
        current_setting('transaction_read_only') = 'on' AS read_only,
        current_setting('server_encoding') AS encoding,
-       set_config('synchronous_commit', current_setting('synchronous_commit'), false) AS synchronous_commit;
+       set_config('synchronous_commit', current_setting('synchronous_commit'), false) AS synchronous_commit,
+       current_setting('synchronous_standby_names') = '' AS is_alone;
 
 -- look_as
 -- For this transaction see only what backend $1 may see within scope $2: the wall of migration 0009. A
@@ -24,6 +25,12 @@ SELECT set_config('gateway.backend', $1, true), set_config('gateway.scope', $2, 
 -- emit
 -- A durable commit that changes nothing: one WAL record, replicated like any other.
 SELECT pg_logical_emit_message(true, 'gateway', 'health');
+
+-- stuck
+-- How many sessions of ours have waited for a standby for more than $1 seconds.
+SELECT count(*) AS sessions FROM pg_stat_activity
+ WHERE usename = current_user AND datname = current_database() AND wait_event = 'SyncRep'
+   AND state_change < clock_timestamp() - make_interval(secs => $1);
 
 -- ring
 -- Tell the other processes on channel $1 that there may be work; $2 says who rings. Nothing is

@@ -1,0 +1,139 @@
+"""What `/readyz` and the lease stand on: can this process really take messages and answer them.
+
+    fit       keys sign, our certificates are not over, the active agreements are served, the spool has room, the clock
+              is right
+    duty      a durable commit of a moment ago, as a receipt needs it; the role of the node
+    ready     all of it, and not draining
+
+An answer is at most a second old, and none waits for the database of a pair: its state is
+what the last report said (`duty.py`).
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.as4.profiles import PROFILES
+from gateway.errors import GatewayError, KeyUnavailable
+from gateway.msh.duty import Duty
+from gateway.msh.rooms import Rooms
+
+#: Check, whether it is well, and what it says.
+Check = tuple[str, bool, str]
+Verdict = tuple[bool, list[Check]]
+
+#: An answer is good for this long, and a test signature [reliability 5.7].
+CACHE, SIGNED = 1.0, 30.0
+#: An answer of the store takes at most this.
+PATIENCE = 1.5
+#: Of the disk of the spool so much has to be free, or room for the largest message.
+FREE = 0.1
+#: Files that can still be made there.
+INODES = 1000
+
+
+class Health:
+    """One a process. `draining()` says whether the process ends."""
+
+    def __init__(
+        self, rooms: Rooms, duty: Duty, spool: Path, *, draining: Callable[[], bool],
+        certificates: Callable[[], tuple[bool, str]],
+    ) -> None:  # fmt: skip
+        """`certificates` says whether ours are still good."""
+        self._rooms, self._duty, self._spool, self._draining = rooms, duty, spool, draining
+        self._certificates = certificates
+        self._found: Verdict = (False, [])
+        self._until = float("-inf")
+        self._asking = asyncio.Lock()
+        self._signed: tuple[object, object, float, str | None] = (None, None, float("-inf"), None)
+
+    def fit(self) -> str | None:
+        """What keeps this process from working, apart from the database; None when nothing does."""
+        return next((f"{name}: {text}" for name, ok, text in self._own() if not ok), None)
+
+    async def ready(self) -> Verdict:
+        """Whether messages are to be sent here, and each check."""
+        async with self._asking:  # those who ask at once share one answer
+            now = self._rooms.clock.monotonic()
+            if now >= self._until:
+                self._found = await self._judged()
+                # That of a pair costs nothing, and is to be as new as its last report.
+                self._until = self._rooms.clock.monotonic() + (CACHE if self._duty.alone else 0.0)
+            return self._found
+
+    async def role(self) -> tuple[str, Verdict]:
+        """What this node is, and whether it could do that: a passive one is well when it could become active."""
+        _, checks = await self.ready()
+        passing = {"role"} if self._duty.trouble() is None else set()
+        return self._duty.role, (all(ok for name, ok, _ in checks if name not in passing), checks)
+
+    def forget(self) -> None:
+        """The next answer is a new one."""
+        self._until = float("-inf")
+
+    async def _judged(self) -> Verdict:
+        draining = self._draining()
+        checks = [("draining", not draining, "draining" if draining else "taking work"), await self._store()]
+        if not self._duty.alone:
+            why = self._duty.why_not()
+            checks.append(("role", why is None, why or self._duty.role))
+            weakness = self._duty.weakness()
+            # Known and shown; whether it is borne, the role says.
+            checks.append(("durability", True, f"degraded: {weakness}" if weakness else "as demanded"))
+        checks += self._own()
+        return all(ok for _, ok, _ in checks), checks
+
+    async def _store(self) -> Check:
+        if not self._duty.alone:
+            trouble = None if self._duty.fresh else self._duty.trouble()
+            return "store", trouble is None, trouble or "a durable commit was made a moment ago"
+        try:
+            async with asyncio.timeout(PATIENCE):
+                health = await self._rooms.store.health()
+        except (GatewayError, TimeoutError) as error:
+            return "store", False, str(error) or f"no answer within {PATIENCE:g} s"
+        return "store", health.writable, f"PostgreSQL {health.version}{'' if health.writable else ', read-only'}"
+
+    def _own(self) -> list[Check]:
+        clock = self._duty.clock_wrong()
+        return [
+            self._keys(), ("certificates", *self._certificates()), self._agreements(), self._room(),
+            ("clock", clock is None, clock or "right"),
+        ]  # fmt: skip
+
+    def _keys(self) -> Check:
+        """A test signature with every key of ours; made anew when the keys or the agreements are others."""
+        ring = self._rooms.revisions.ring
+        pmodes, keyring = self._rooms.agreements.value.pmodes, self._rooms.keyring.value
+        if ring.trouble is not None:
+            return "keys", False, ring.trouble
+        known_pmodes, known_keyring, until, why = self._signed
+        now = self._rooms.clock.monotonic()
+        if known_pmodes is not pmodes or known_keyring is not keyring or now >= until or why is not None:
+            why = None
+            try:
+                for party in pmodes.selves:
+                    for name in {leg.profile for leg in pmodes.legs if leg.from_party == party}:
+                        keyring.signing_key(party.party_id, PROFILES[name]).sign(b"ready")
+            except KeyUnavailable as error:
+                why = str(error)
+            self._signed = pmodes, keyring, now + SIGNED, why
+        return "keys", why is None, why or (f"signing works, ring {ring.number}" if ring.number else "signing works")
+
+    def _agreements(self) -> Check:
+        """A process that cannot serve the active revision takes no messages under the one before."""
+        revisions = self._rooms.revisions
+        return "agreements", revisions.trouble is None, revisions.trouble or f"revision {revisions.number}"
+
+    def _room(self) -> Check:
+        try:
+            disk = os.statvfs(self._spool)
+        except OSError as error:
+            return "spool", False, f"{self._spool.name}: {error.strerror}"
+        free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+        if free < min(total * FREE, self._rooms.config.limits.message):
+            return "spool", False, f"only {free >> 20} MiB are free on its disk"
+        if disk.f_files and disk.f_favail < INODES:
+            return "spool", False, f"only {disk.f_favail} files can still be made on its disk"
+        return "spool", True, f"{free >> 20} MiB free"

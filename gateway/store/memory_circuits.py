@@ -1,0 +1,69 @@
+"""Partners that do not answer, in the memory of one process; what `MemoryStore` asks of them."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+from uuid import UUID
+
+from gateway.clock import Clock
+from gateway.store.api import FAILURES, LONGEST, PROBE, SHUT, Circuit
+
+
+@dataclass
+class _Circuit:
+    since: datetime
+    failures: int = 0
+    shut_until: datetime | None = None
+    probe: UUID | None = None
+
+
+class MemoryCircuits:
+    """Every verb runs without waiting in between."""
+
+    _clock: Clock
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._circuits: dict[str, _Circuit] = {}
+
+    async def circuits(self) -> list[Circuit]:
+        return [
+            Circuit(partner=partner, failures=c.failures, since=c.since, shut_until=c.shut_until)
+            for partner, c in sorted(self._circuits.items())
+        ]
+
+    def _is_shut(self, partner: str) -> bool:
+        return partner in self._circuits and self._circuits[partner].shut_until is not None
+
+    def _open_for(self, partner: str) -> bool:
+        """Whether one more message may go to the partner now: it is not shut, or its time is over."""
+        found = self._circuits.get(partner)
+        return found is None or found.shut_until is None or found.shut_until <= self._clock.now()
+
+    def _probing(self, partner: str, claim: UUID) -> None:
+        """If the partner is shut, this claim tries for all."""
+        if self._is_shut(partner):
+            found = self._circuits[partner]
+            found.shut_until, found.probe = self._clock.now() + timedelta(seconds=PROBE), claim
+
+    def _try_partner(self, partner: str) -> None:
+        if self._is_shut(partner):
+            self._circuits[partner].shut_until = self._clock.now()
+
+    def _heard_of(self, partner: str, claim: UUID, answered: bool | None) -> Literal["shut", "open"] | None:
+        found = self._circuits.get(partner)
+        if answered is None:
+            return None
+        if answered:
+            self._circuits.pop(partner, None)
+            return "open" if found is not None and found.failures >= FAILURES else None
+        if found is None:
+            found = self._circuits[partner] = _Circuit(self._clock.now())
+        elif found.shut_until is not None and found.probe != claim:
+            return None  # it had begun before
+        found.failures, found.probe = found.failures + 1, None
+        if found.failures < FAILURES:
+            return None
+        wait = min(SHUT * 2 ** min(found.failures - FAILURES, 20), LONGEST)
+        found.shut_until = self._clock.now() + timedelta(seconds=wait)
+        return "shut"
