@@ -19,6 +19,7 @@ class MemoryKeys:
     _in: Callable[[str, str], Revision | None]
 
     def __init__(self) -> None:
+        super().__init__()
         self._own_keys: dict[str, OwnKey] = {}
         self._chosen: dict[tuple[str, str, str], Chosen] = {}
 
