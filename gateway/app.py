@@ -39,7 +39,7 @@ from gateway.msh.pull import Puller
 from gateway.msh.receive import Receiver
 from gateway.msh.refusals import Refusals
 from gateway.msh.revisions import Revisions
-from gateway.msh.ring import OwnRing, Tokens, open_one, open_ring
+from gateway.msh.ring import NoTokens, OwnRing, Tokens, open_one, open_ring
 from gateway.msh.rooms import Agreements, Cell, Cpu, Rooms
 from gateway.msh.rotation import Rotation
 from gateway.msh.send import Sender
@@ -101,6 +101,18 @@ def load_kek(config: Config) -> sealing.KeyEncryptionKey:
     return sealing.load(config)
 
 
+def load_tokens(config: Config) -> Tokens:
+    """The PKCS#11 tokens of the configuration. The library is loaded where there is one, and nowhere else.
+
+    Raises `ConfigError`.
+    """
+    if not config.keys.tokens:
+        return NoTokens()
+    from gateway.keys import pkcs11
+
+    return pkcs11.Tokens(config.keys.tokens)
+
+
 async def open_store(config: Config) -> Store:
     """The message store. Raises `StoreUnavailable`, `ConfigError`."""
     from gateway.store.postgres import PostgresStore
@@ -140,7 +152,7 @@ def self_test(config: Config, bundle: Bundle) -> None:
 
 async def test_ring(config: Config, store: Store, ring: Ring) -> None:
     """What every process does with a ring before it acknowledges it. Raises `GatewayError`."""
-    opened = open_ring(ring, await store.own_keys(), load_kek(config), Tokens())
+    opened = open_ring(ring, await store.own_keys(), load_kek(config), load_tokens(config))
     active = await store.active_agreements()
     if active is not None:
         pmodes = pmode_toml.expanded(bundle_of(active, base_of(config)))
@@ -155,7 +167,7 @@ async def own_keyring(config: Config, store: Store) -> Keyring:
     active = await store.active_ring()
     if active is None:
         return files
-    opened = open_ring(Ring.decode(active.content), await store.own_keys(), load_kek(config), Tokens())
+    opened = open_ring(Ring.decode(active.content), await store.own_keys(), load_kek(config), load_tokens(config))
     return opened.over(files)
 
 
@@ -167,7 +179,7 @@ async def agreed(config: Config, store: Store) -> PModeSet:
 
 def open_signer(config: Config, key: OwnKey) -> SigningKey:
     """A signing key of the database, whatever its state. Raises `KeyUnavailable`."""
-    return open_one(key, "sign", load_kek(config), Tokens())
+    return open_one(key, "sign", load_kek(config), load_tokens(config))
 
 
 def signs_today(keyring: Keyring, pmodes: PModeSet, like: OwnKey) -> tuple[str, SigningKey]:
@@ -266,7 +278,7 @@ class Gateway:
             return verdict, checks
         checks = [("draining", not self._draining, "draining" if self._draining else "taking work")]
         checks.append(await self._check_store())
-        checks.append(self._check_keys())
+        checks.append(await self._check_keys())
         checks.append(self._check_agreements())
         verdict = all(ok for _, ok, _ in checks)
         self._ready = (time.monotonic(), verdict, checks)
@@ -280,17 +292,25 @@ class Gateway:
             return "store", False, str(error) or "no answer within 2 s"
         return "store", health.writable, f"PostgreSQL {health.version}{'' if health.writable else ', read-only'}"
 
-    def _check_keys(self) -> tuple[str, bool, str]:
-        pmodes, ring = self._rooms.agreements.value.pmodes, self._rooms.revisions.ring
+    async def _check_keys(self) -> tuple[str, bool, str]:
+        ring = self._rooms.revisions.ring
         if ring.trouble is not None:
             return "keys", False, ring.trouble
         try:
-            for party in pmodes.selves:
-                for name in {leg.profile for leg in pmodes.legs if leg.from_party == party}:
-                    self._rooms.keyring.value.signing_key(party.party_id, PROFILES[name]).sign(b"ready")
+            async with asyncio.timeout(2):
+                await self._rooms.with_keys(self._sign_once)
         except KeyUnavailable as error:
             return "keys", False, str(error)
+        except TimeoutError:
+            return "keys", False, "no signature within 2 s"
         return "keys", True, f"signing works, ring {ring.number}" if ring.number else "signing works"
+
+    def _sign_once(self) -> None:
+        """With every key that signs for us. Raises `KeyUnavailable`."""
+        pmodes, keyring = self._rooms.agreements.value.pmodes, self._rooms.keyring.value
+        for party in pmodes.selves:
+            for name in {leg.profile for leg in pmodes.legs if leg.from_party == party}:
+                keyring.signing_key(party.party_id, PROFILES[name]).sign(b"ready")
 
     def tls_key(self, use: str) -> TlsKey | None:
         """The key for TLS that the ring has, if any."""
@@ -407,7 +427,9 @@ async def build(
     agreements, keys = Cell(Agreements(PModeSet())), Cell(keyring)
     client = Client(egress, tls=partial(_partner_tls, config, keys))
     kek = load_kek(config)
-    ring = OwnRing(store, keys, kek, cpu, read_files=partial(load_keyring, config), tell=client.refresh)
+    ring = OwnRing(
+        store, keys, kek, cpu, read_files=partial(load_keyring, config), tokens=load_tokens(config), tell=client.refresh
+    )
     revisions = Revisions(
         store, agreements, ring, cpu,
         test=lambda found, keyring: check_usable(found.pmodes, keyring, backends_of(config)),
@@ -490,6 +512,7 @@ __all__ = [
     "load_kek",
     "load_keyring",
     "load_pmodes",
+    "load_tokens",
     "log",
     "metrics",
     "open_store",

@@ -22,6 +22,7 @@ from gateway.config.sections import (
     Rotation,
     Store,
     Tls,
+    Token,
     Trust,
     Workers,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Size",
     "Store",
     "Tls",
+    "Token",
     "Trust",
     "Workers",
 ]

@@ -148,7 +148,7 @@ class Holder:
                 raise SendFailed("the agreement this message was submitted under is gone", temporary=False)
             if message.deadline and message.deadline <= self._rooms.clock.now():
                 raise SendFailed("the deadline of the message has passed", temporary=False)
-            wire = self._sender.secured(message, leg)
+            wire = await self._rooms.with_keys(self._sender.secured, message, leg)
         except GatewayError as error:
             code, detail, final, _ = classify(error)
             if not final:
