@@ -90,7 +90,7 @@ def rotate(site: Site, traffic: Traffic, number: int) -> None:
         step(site, "promote", *planned, *why)
     traffic.wait_for(2 * len(site.partners))
     turned = {p.name for p in site.partners if p.temper == "turncoat"}
-    wait(lambda: turned <= chosen(site), seconds=60)
+    wait(lambda: turned <= chosen(site))
     if number > 1:  # what was drained longest goes; nobody needs it but those who refuse everything newer
         traffic.wait_for(len(site.partners))
 
@@ -117,7 +117,7 @@ def chosen(site: Site) -> set[str]:
     return {partner for key in site.list() for partner in key["chosen"]}
 
 
-def wait(true, seconds: float = 30) -> None:
+def wait(true, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
