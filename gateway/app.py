@@ -45,7 +45,7 @@ from gateway.msh.receive import Receiver
 from gateway.msh.refusals import Refusals
 from gateway.msh.revisions import Revisions
 from gateway.msh.revocations import Revocations
-from gateway.msh.ring import OwnRing, Tokens, open_one, open_ring
+from gateway.msh.ring import NoTokens, OwnRing, Tokens, open_one, open_ring
 from gateway.msh.rooms import Agreements, Cell, Cpu, Rooms
 from gateway.msh.rotation import Rotation
 from gateway.msh.send import Sender
@@ -120,6 +120,18 @@ def load_kek(config: Config) -> sealing.KeyEncryptionKey:
     return sealing.load(config)
 
 
+def load_tokens(config: Config) -> Tokens:
+    """The PKCS#11 tokens of the configuration. The library is loaded where there is one, and nowhere else.
+
+    Raises `ConfigError`.
+    """
+    if not config.keys.tokens:
+        return NoTokens()
+    from gateway.keys import pkcs11
+
+    return pkcs11.Tokens(config.keys.tokens)
+
+
 async def open_store(config: Config) -> Store:
     """The message store. Raises `StoreUnavailable`, `ConfigError`."""
     from gateway.store.postgres import PostgresStore
@@ -161,7 +173,7 @@ def self_test(config: Config, bundle: Bundle) -> None:
 
 async def test_ring(config: Config, store: Store, ring: Ring) -> None:
     """What every process does with a ring before it acknowledges it. Raises `GatewayError`."""
-    opened = open_ring(ring, await store.own_keys(), load_kek(config), Tokens())
+    opened = open_ring(ring, await store.own_keys(), load_kek(config), load_tokens(config))
     active = await store.active_agreements()
     if active is not None:
         pmodes = pmode_toml.expanded(bundle_of(active, base_of(config)))
@@ -176,7 +188,7 @@ async def own_keyring(config: Config, store: Store) -> Keyring:
     active = await store.active_ring()
     if active is None:
         return files
-    opened = open_ring(Ring.decode(active.content), await store.own_keys(), load_kek(config), Tokens())
+    opened = open_ring(Ring.decode(active.content), await store.own_keys(), load_kek(config), load_tokens(config))
     return opened.over(files)
 
 
@@ -188,7 +200,7 @@ async def agreed(config: Config, store: Store) -> PModeSet:
 
 def open_signer(config: Config, key: OwnKey) -> SigningKey:
     """A signing key of the database, whatever its state. Raises `KeyUnavailable`."""
-    return open_one(key, "sign", load_kek(config), Tokens())
+    return open_one(key, "sign", load_kek(config), load_tokens(config))
 
 
 def signs_today(keyring: Keyring, pmodes: PModeSet, like: OwnKey) -> tuple[str, SigningKey]:
@@ -460,7 +472,9 @@ async def build(
     agreements, keys = Cell(Agreements(PModeSet())), Cell(keyring)
     client = client or Client(egress, tls=partial(_partner_tls, config, keys))
     kek = load_kek(config)
-    ring = OwnRing(store, keys, kek, cpu, read_files=partial(load_keyring, config), tell=client.refresh)
+    ring = OwnRing(
+        store, keys, kek, cpu, read_files=partial(load_keyring, config), tokens=load_tokens(config), tell=client.refresh
+    )
     revisions = Revisions(
         store, agreements, ring, cpu,
         test=lambda found, keyring: check_usable(found.pmodes, keyring, backends_of(config)),
@@ -577,6 +591,7 @@ __all__ = [
     "load_kek",
     "load_keyring",
     "load_pmodes",
+    "load_tokens",
     "log",
     "metrics",
     "open_store",

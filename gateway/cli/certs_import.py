@@ -96,6 +96,7 @@ def _read(
     file: Path, have: Any, settings: Any, *, password_file: Path | None, key_password_file: Path | None,
     alias: str | None, uses: tuple, party: str | None, token: str | None, crl: Path | None,
 ) -> list:  # fmt: skip
+    from gateway import app
     from gateway.config import Secret
     from gateway.keys.formats import MAX_SIZE
     from gateway.operate import key_import
@@ -112,6 +113,7 @@ def _read(
     return key_import.read(
         octets(file), have, now=datetime.now(UTC), password=password(password_file), alias=alias, uses=uses,
         key_password=password(key_password_file), party=party, token=token, allow=settings.trust, crl=octets(crl),
+        tokens=app.load_tokens(settings) if token else None,
     )  # fmt: skip
 
 

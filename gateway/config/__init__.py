@@ -25,6 +25,7 @@ from gateway.config.sections import (
     Rotation,
     Store,
     Tls,
+    Token,
     Trust,
     Workers,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "Size",
     "Store",
     "Tls",
+    "Token",
     "Trust",
     "Workers",
 ]

@@ -305,6 +305,19 @@ class KeyStore(Struct, frozen=True):
             raise ValueError('uses: at least one of "sign", "decrypt"')
 
 
+class Token(Struct, frozen=True):
+    """A PKCS#11 token that keeps private keys. A key in it is named `pkcs11:token=LABEL;object=LABEL`.
+
+    token: Label of the token.
+    module: The PKCS#11 library of its vendor.
+    pin: Reference to the PIN of its user.
+    """
+
+    token: str
+    module: Path
+    pin: Secret
+
+
 class Keys(Struct, frozen=True):
     """Keys of this node.
 
@@ -314,11 +327,18 @@ class Keys(Struct, frozen=True):
     previous_key_encryption_keys: References to older ones, still needed to open what they sealed.
     store: Private keys, one table a file. The first that fits an agreement's profile signs; all of them decrypt.
         Keys in the database go first (`gateway certs`): a file signs only where there is no active key of its kind.
+    tokens: PKCS#11 tokens that keys of the database may be in, one table each; the same on every node of a pair. Needs
+        the extra `pkcs11`.
     """
 
     key_encryption_key: Secret | None = None
     previous_key_encryption_keys: tuple[Secret, ...] = ()
     store: tuple[KeyStore, ...] = ()
+    tokens: tuple[Token, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len({token.token for token in self.tokens}) < len(self.tokens):
+            raise ValueError("tokens: one label is there twice")
 
 
 class Trust(Struct, frozen=True):

@@ -202,6 +202,12 @@ class Keyring:
         """These keys first, then those of `below`."""
         return Keyring(self._signing, self._decrypting, self._chosen, below, self._tls)
 
+    @property
+    def remote(self) -> bool:
+        """Whether a key is in a token: calls may take long, and are made beside the loop."""
+        groups = (*self._signing.values(), *self._decrypting.values(), *self._chosen.values())
+        return any(getattr(key, "remote", False) for keys in groups for key in keys)
+
     def tls(self, use: str) -> TlsKey | None:
         """The key for connections that come to us (`tls-server`) or go to partners (`tls-client`)."""
         return self._tls.get(use)

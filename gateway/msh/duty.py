@@ -12,7 +12,7 @@ A node with a database of its own (`alone`) has nobody to agree with, and report
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 from uuid import UUID
 
@@ -36,6 +36,11 @@ Demand = Literal["any", "preferred", "required"]
 Role = Literal["active", "passive"]
 
 
+async def _fit() -> str | None:
+    """Of a process that nobody has examined."""
+    return None
+
+
 class Duty:
     """One a process."""
 
@@ -44,7 +49,7 @@ class Duty:
         roles: Roles = "active/passive", demand: Demand = "any",
     ) -> None:  # fmt: skip
         self._store, self._clock = store, clock
-        self._fit: Callable[[], str | None] = lambda: None
+        self._fit: Callable[[], Awaitable[str | None]] = _fit
         self._node, self._instance, self._roles, self._demand = node, instance, roles, demand
         self._turn: Turn | None = None
         self._trusted_until = float("-inf")
@@ -59,7 +64,7 @@ class Duty:
         if self.alone:
             self.on.set()
 
-    def watch(self, fit: Callable[[], str | None]) -> None:
+    def watch(self, fit: Callable[[], Awaitable[str | None]]) -> None:
         """`fit()` says what keeps the process from working, or None."""
         self._fit = fit
 
@@ -138,8 +143,8 @@ class Duty:
 
     async def beat(self) -> None:
         """Report once. Never raises for what the database does."""
+        trouble = await self._fit()
         asked, wall = self._clock.monotonic(), self._clock.now()
-        trouble = self._fit()
         presence = Presence(
             node=self._node, instance=self._instance, roles=self._roles,
             trouble=None if trouble is None else printable(trouble, 500),

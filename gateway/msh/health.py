@@ -46,11 +46,14 @@ class Health:
         self._found: Verdict = (False, [])
         self._until = float("-inf")
         self._asking = asyncio.Lock()
-        self._signed: tuple[object, object, float, str | None] = (None, None, float("-inf"), None)
+        self._signed_with: tuple[object, object] = (None, None)
+        self._signed_until = float("-inf")
+        self._unsigned: str | None = None
+        self._signing: asyncio.Task[None] | None = None
 
-    def fit(self) -> str | None:
+    async def fit(self) -> str | None:
         """What keeps this process from working, apart from the database; None when nothing does."""
-        return next((f"{name}: {text}" for name, ok, text in self._own() if not ok), None)
+        return next((f"{name}: {text}" for name, ok, text in await self._own() if not ok), None)
 
     async def ready(self) -> Verdict:
         """Whether messages are to be sent here, and each check."""
@@ -81,7 +84,7 @@ class Health:
             weakness = self._duty.weakness()
             # Known and shown; whether it is borne, the role says.
             checks.append(("durability", True, f"degraded: {weakness}" if weakness else "as demanded"))
-        checks += self._own()
+        checks += await self._own()
         return all(ok for _, ok, _ in checks), checks
 
     async def _store(self) -> Check:
@@ -95,31 +98,46 @@ class Health:
             return "store", False, str(error) or f"no answer within {PATIENCE:g} s"
         return "store", health.writable, f"PostgreSQL {health.version}{'' if health.writable else ', read-only'}"
 
-    def _own(self) -> list[Check]:
+    async def _own(self) -> list[Check]:
         clock = self._duty.clock_wrong()
         return [
-            self._keys(), ("certificates", *self._certificates()), self._agreements(), self._room(),
+            await self._keys(), ("certificates", *self._certificates()), self._agreements(), self._room(),
             ("clock", clock is None, clock or "right"),
         ]  # fmt: skip
 
-    def _keys(self) -> Check:
+    async def _keys(self) -> Check:
         """A test signature with every key of ours; made anew when the keys or the agreements are others."""
         ring = self._rooms.revisions.ring
-        pmodes, keyring = self._rooms.agreements.value.pmodes, self._rooms.keyring.value
         if ring.trouble is not None:
             return "keys", False, ring.trouble
-        known_pmodes, known_keyring, until, why = self._signed
+        present = self._rooms.agreements.value.pmodes, self._rooms.keyring.value
         now = self._rooms.clock.monotonic()
-        if known_pmodes is not pmodes or known_keyring is not keyring or now >= until or why is not None:
-            why = None
-            try:
-                for party in pmodes.selves:
-                    for name in {leg.profile for leg in pmodes.legs if leg.from_party == party}:
-                        keyring.signing_key(party.party_id, PROFILES[name]).sign(b"ready")
-            except KeyUnavailable as error:
-                why = str(error)
-            self._signed = pmodes, keyring, now + SIGNED, why
-        return "keys", why is None, why or (f"signing works, ring {ring.number}" if ring.number else "signing works")
+        others = any(known is not found for known, found in zip(self._signed_with, present, strict=True))
+        if others or now >= self._signed_until or self._unsigned is not None:
+            self._unsigned = await self._sign()
+            self._signed_with, self._signed_until = present, now + SIGNED
+        found = f"signing works, ring {ring.number}" if ring.number else "signing works"
+        return "keys", self._unsigned is None, self._unsigned or found
+
+    async def _sign(self) -> str | None:
+        """What is wrong with a signature. One that hangs in a token is waited for again, not asked for again."""
+        if self._signing is None or self._signing.done():
+            self._signing = asyncio.create_task(self._rooms.with_keys(self._sign_once))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.shield(self._signing)
+        except KeyUnavailable as error:
+            return str(error)
+        except TimeoutError:
+            return f"no signature within {PATIENCE:g} s"
+        return None
+
+    def _sign_once(self) -> None:
+        """With every key that signs for us. Raises `KeyUnavailable`."""
+        pmodes, keyring = self._rooms.agreements.value.pmodes, self._rooms.keyring.value
+        for party in pmodes.selves:
+            for name in {leg.profile for leg in pmodes.legs if leg.from_party == party}:
+                keyring.signing_key(party.party_id, PROFILES[name]).sign(b"ready")
 
     def _agreements(self) -> Check:
         """A process that cannot serve the active revision takes no messages under the one before."""

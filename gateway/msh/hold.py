@@ -150,7 +150,7 @@ class Holder:
             if message.deadline and message.deadline <= self._rooms.clock.now():
                 raise SendFailed("the deadline of the message has passed", temporary=False)
             await self._sender.check_recipient(message, leg)
-            wire = self._sender.secured(message, leg)
+            wire = await self._rooms.with_keys(self._sender.secured, message, leg)
         except GatewayError as error:
             code, detail, final, _ = classify(error)
             if not final:

@@ -110,9 +110,8 @@ class Puller:
         request = PullRequest(new_message_id(self._rooms.config.node.host), milliseconds(now), channel.mpc)
         puller, holder = channel.puller.party_id, channel.holder.party_id
         key = self._rooms.keyring.value.signing_key(puller, profile, partner=holder)
-        octets = secure_signal(
-            request, profile=profile, key=key, token=leg.signature_token, entropy=self._rooms.entropy
-        )
+        sign = partial(secure_signal, profile=profile, key=key, token=leg.signature_token, entropy=self._rooms.entropy)
+        octets = await self._rooms.with_keys(sign, request)
         return await self._rooms.client.fetch(
             channel.holder.endpoint,
             content_type=SOAP_CONTENT_TYPE,

@@ -40,6 +40,7 @@ from gateway.errors import (
     PeerAnswered,
     PeerGone,
     ProcessingModeMismatch,
+    RingUnavailable,
     StoreUnavailable,
     ValueInconsistent,
 )
@@ -179,8 +180,9 @@ class Receiver:
         finally:
             if not answered:
                 self._leave(partner)
-        return Answer(200, SOAP_CONTENT_TYPE, self._error_signal(
-            EmptyMessagePartitionChannel("no message"), request.message_id, found.leg))  # fmt: skip
+        empty = EmptyMessagePartitionChannel("no message")
+        signal = await self._rooms.with_keys(self._error_signal, empty, request.message_id, found.leg)
+        return Answer(200, SOAP_CONTENT_TYPE, signal)
 
     async def pulled(
         self, channel: Channel, content_type: str, body: AsyncIterator[bytes], source: str, asked: float
@@ -320,9 +322,9 @@ class Receiver:
         keyring = self._rooms.keyring.value
         content_key, ours = None, ()
         if opened.promised:
-            ours = keyring.decryption_keys(message.to_party)
             with stage("decrypt"):
-                content_key = unwrap_content_key(opened, ours)
+                ours = keyring.decryption_keys(message.to_party)
+                content_key = await self._rooms.with_keys(unwrap_content_key, opened, ours)
         id, key = new_id(), new_message_key(self._rooms.entropy)
         limits = PartLimits(
             content=min(leg.max_part, self._rooms.config.limits.decompressed),
@@ -341,7 +343,7 @@ class Receiver:
                     parts, proven_parts = await prover.run_large(receiving, self._rooms.cpu)
                     new = await self._accepted(opened, leg, parts, proven_parts, leading, id, key, agreements, steps)
                     received = await receiving.accept(new)
-        answer = self._answer(received, new, opened, leg)
+        answer = await self._answer(received, new, opened, leg)
         if content_key is not None:
             key = ours[0] if len(ours) == 1 else recipient_key(opened.encrypted_key, ours)
             self._rooms.rotation.uses(message.from_party, certificate_name(key.certificate), "decrypt")
@@ -375,7 +377,7 @@ class Receiver:
             message = accepted.user_message
         advice = await self._adviser.advise(message, leg, leading, "inbound")
         with stage("receipt"):
-            receipt = self._receipt(opened.references, message, leg)
+            receipt = await self._rooms.with_keys(self._receipt, opened.references, message, leg)
         return NewInbound(
             id=id,
             tenant=party_key(message.to_party),
@@ -415,7 +417,7 @@ class Receiver:
             entropy=self._rooms.entropy,
         )
 
-    def _answer(self, received: Received, new: NewInbound, opened: Opened, leg: Leg) -> Answer:
+    async def _answer(self, received: Received, new: NewInbound, opened: Opened, leg: Leg) -> Answer:
         message = new.user_message
         facts = {"party": message.from_party.value, "action": message.action}
         if received.outcome == "conflict":
@@ -427,7 +429,9 @@ class Receiver:
             metrics.duplicate(message.from_party.value)
             # Signed again by the sender (Domibus makes new ids for each attempt): same content,
             # other references, so the stored receipt would not match what he holds in hand.
-            body = received.receipt if received.same_references else self._receipt(opened.references, message, leg)
+            body = received.receipt
+            if not received.same_references:
+                body = await self._rooms.with_keys(self._receipt, opened.references, message, leg)
         else:
             found = " ".join(dict.fromkeys(finding.rule for finding in new.findings))
             log.event("message.received", size=sum(p.size for p in new.parts), findings=found or None, **facts)
@@ -462,8 +466,9 @@ class Receiver:
         if isinstance(error, soap.SoapFault):
             reason = f"{error.wire} {error.where}" if error.where else error.wire
             return Answer(error.status, SOAP_CONTENT_TYPE, soap.fault(error.fault_code, reason), close=True)
-        signal = self._error_signal(
-            error, claim.message_id, progress.leg, unit if isinstance(unit, UserMessage) else None
+        claimed = unit if isinstance(unit, UserMessage) else None
+        signal = await self._rooms.with_keys(
+            self._error_signal, error, claim.message_id, progress.leg, claimed
         )
         return Answer(error.status, SOAP_CONTENT_TYPE, signal, close=True)
 
@@ -486,17 +491,16 @@ class Receiver:
             receiving = pmodes.is_self(leg.to_party.party_id)
             us, them = (leg.to_party, leg.from_party) if receiving else (leg.from_party, leg.to_party)
             partner = claimed.from_party if claimed else them.party_id
-            try:
+            with contextlib.suppress(KeyUnavailable, RingUnavailable):
                 key = self._rooms.keyring.value.signing_key(us.party_id, profile, partner=partner)
-            except KeyUnavailable:
-                key = None
-        return secure_signal(
-            signal,
-            profile=profile,
-            key=key,
-            token=leg.signature_token if leg else "bst",
+        sign = partial(
+            secure_signal, signal, profile=profile, token=leg.signature_token if leg else "bst",
             entropy=self._rooms.entropy,
-        )
+        )  # fmt: skip
+        try:
+            return sign(key=key)
+        except KeyUnavailable:  # its token has gone
+            return sign(key=None)
 
     # -- bounds ---------------------------------------------------------------------
 

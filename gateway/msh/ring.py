@@ -14,7 +14,7 @@ others (`RingUnavailable`).
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from gateway import log, metrics
 from gateway.errors import CertificateRefused, KeyUnavailable, RingUnavailable
@@ -37,12 +37,19 @@ class Opened(NamedTuple):
     keyring: Keyring
 
 
-class Tokens:
-    """What finds keys in tokens: the tests of a node without one."""
+class Tokens(Protocol):
+    """Where keys in tokens are found: `keys.pkcs11.Tokens`."""
 
-    def key(self, name: str, certificate: bytes) -> object:
-        """A key that signs or decrypts, by its name. Raises `KeyUnavailable`."""
-        raise KeyUnavailable(f"no token is configured; {name} is in one ([keys.tokens])")
+    def key(self, name: str, certificate: bytes, chain: tuple[bytes, ...] = ()) -> object:
+        """A key that signs and decrypts, by its name. Raises `KeyUnavailable`."""
+        ...
+
+
+class NoTokens:
+    """The tokens of a node that has none."""
+
+    def key(self, name: str, certificate: bytes, chain: tuple[bytes, ...] = ()) -> object:
+        raise KeyUnavailable(f"no token is configured here, and {name} is in one ([[keys.tokens]])")
 
 
 class OwnRing(Following):
@@ -55,7 +62,7 @@ class OwnRing(Following):
         read_files: Callable[[], Keyring], tokens: Tokens | None = None, tell: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         super().__init__(store, _nobody)
-        self._cell, self._kek, self._cpu, self._tokens = cell, kek, cpu, tokens or Tokens()
+        self._cell, self._kek, self._cpu, self._tokens = cell, kek, cpu, tokens or NoTokens()
         self.read_files, self._tell = read_files, tell
         self._files, self._opened = cell.value, Opened(0, Keyring({}, {}))
         self._test: Callable[[Keyring], None] = lambda _: None
@@ -109,7 +116,7 @@ class OwnRing(Following):
         ring = Ring.decode(intact(revision, self.topic, revision.number))
         keys = await self._store.own_keys()
         opened = Opened(revision.number, await self._cpu.run(open_ring, ring, keys, self._kek, self._tokens))
-        self._test(_over(opened, self._files))
+        await self._cpu.run(self._test, _over(opened, self._files))
         return opened
 
     def use(self, candidate: Opened) -> None:
@@ -180,7 +187,7 @@ def open_one(key: OwnKey, use: KeyUse, kek: KeyEncryptionKey, tokens: Tokens) ->
 
 def _open(key: OwnKey, place: Place, kek: KeyEncryptionKey, tokens: Tokens) -> object:
     if key.token is not None:
-        found = tokens.key(key.token, key.certificate)
+        found = tokens.key(key.token, key.certificate, key.chain)
     elif key.sealed is not None:
         private = own.private_key(kek.open_secret(key.sealed, own.seal_name(key.id)))
         entry = Entry(key.id, private, key.certificate, key.chain)

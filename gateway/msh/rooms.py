@@ -8,6 +8,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -132,6 +133,13 @@ class Rooms:
         if valid is None or not valid[0] <= now <= valid[1]:
             check_certificate(certificate, use=use, now=now, allow=self.config.trust)
             self._usable[certificate, use] = validity(certificate)
+
+
+    async def with_keys(self, function: Callable[..., T], *args: Any) -> T:
+        """Run what signs or opens: here, or in a thread where keys are in a token and may take their time."""
+        if not self.keyring.value.remote:
+            return function(*args)
+        return await self.cpu.run(copy_context().run, function, *args)
 
 
 def new_id() -> UUID:

@@ -83,7 +83,7 @@ class Sender:
             if leg.to_party.pattern:
                 leg = await self._found(message, leg)
             await self.check_recipient(message, leg)
-            wire = self.secured(message, leg)
+            wire = await self._rooms.with_keys(self.secured, message, leg)
             signer = fingerprint(wire.signer)
             before = await self._rooms.store.attempts(message.id) if message.attempts else ()
             earlier = [attempt.references for attempt in before]

@@ -24,6 +24,7 @@ from gateway.keys.keyring import configured_keys, decryption_key, signing_key
 from gateway.keys.sealing import KeyEncryptionKey
 from gateway.keys.tls import tls_test
 from gateway.keys.trust import STRICT, Use, check_certificate
+from gateway.msh.ring import NoTokens, Tokens
 from gateway.operate.certificates import Held
 from gateway.operate.proposals import check_texts
 from gateway.store.api import Store
@@ -64,10 +65,11 @@ class Found(Struct, frozen=True, kw_only=True):
 def read(
     octets: bytes, have: Held, *, now: datetime, password: bytes | None = None, key_password: bytes | None = None,
     alias: str | None = None, uses: Collection[KeyUse] = (), party: str | None = None, token: str | None = None,
-    allow: Trust = STRICT, crl: bytes | None = None,
+    allow: Trust = STRICT, crl: bytes | None = None, tokens: Tokens | None = None,
 ) -> list[Found]:  # fmt: skip
     """The keys of ours in a file, or the certificate that one of ours waits for. `uses`: what they are to be for;
-    without it what key and certificate are good for (TLS only when asked for).
+    without it what key and certificate are good for (TLS only when asked for). `token` is the URI of the private key in
+    one of `tokens`; the file has its certificate then.
 
     Raises `CertificateRefused` with the reasons of `keys.formats` and `keys.trust`, and no-private-key, wrong-key,
     wrong-use, revoked, crl; `NotPossible` for what does not go with the keys there are.
@@ -81,7 +83,8 @@ def read(
     private = [entry for entry in entries if entry.private_key is not None]
     if token is not None:
         leaf, chain = _leaf(octets)
-        found = [_judged(Entry(token, None, leaf, chain), uses, party, now, allow, token=token)]
+        key = (tokens or NoTokens()).key(token, leaf, chain)
+        found = [_judged(Entry(token, None, leaf, chain), uses, party, now, allow, in_token=key)]
     elif private:
         found = [_judged(entry, uses, party, now, allow) for entry in private]
     else:
@@ -120,22 +123,21 @@ def from_stores(stores: Collection[KeyStore], have: Held, *, now: datetime, allo
 
 
 def _judged(
-    entry: Entry, uses: Collection[KeyUse], party: str | None, now: datetime, allow: Trust, token: str | None = None
+    entry: Entry, uses: Collection[KeyUse], party: str | None, now: datetime, allow: Trust, in_token: object = None
 ) -> Found:
     if entry.certificate is None:
         raise CertificateRefused("no-certificate", f"the key {entry.alias!r} has no certificate in this file")
     chosen = _usable(entry.certificate, uses, now, allow)
-    if token is None:
-        chosen = _prove(entry, chosen, asked=bool(uses))
+    if in_token is not None and any(use.startswith("tls") for use in chosen):
+        raise NotPossible("a key in a token signs or decrypts; TLS needs one that is here")
+    chosen = _prove(entry, chosen, in_token, asked=bool(uses))
     if any(use.startswith("tls") for use in chosen) and party is not None:
         raise NotPossible("a key for TLS is for all parties of this node")
-    if token is not None and any(use.startswith("tls") for use in chosen):
-        raise NotPossible("a key in a token signs or decrypts; TLS needs one that is here")
     public = x509.load_der_x509_certificate(entry.certificate).public_key()
     notes = () if entry.chain or _self_signed(entry.certificate) else ("the file has no certificate of the issuer",)
     return Found(
         certificate=entry.certificate, chain=entry.chain, uses=chosen, algorithm=own.algorithm_of(public), party=party,
-        private_key=entry.private_key, token=token, notes=notes,
+        private_key=entry.private_key, token=None if in_token is None else entry.alias, notes=notes,
     )  # fmt: skip
 
 
@@ -160,11 +162,13 @@ def _usable(certificate: bytes, uses: Collection[KeyUse], now: datetime, allow: 
     return tuple(sorted(set(good)))
 
 
-def _prove(entry: Entry, uses: tuple[KeyUse, ...], *, asked: bool) -> tuple[KeyUse, ...]:
+def _prove(entry: Entry, uses: tuple[KeyUse, ...], in_token: object, *, asked: bool) -> tuple[KeyUse, ...]:
     """The key does what it is for. Raises `CertificateRefused`, `KeyUnavailable`."""
     good = []
     for use in uses:
-        if use.startswith("tls"):
+        if in_token is not None:
+            (own.prove_signing if use == "sign" else own.prove_decryption)(in_token)
+        elif use.startswith("tls"):
             tls_test(own.TlsKey(entry.private_key, entry.certificate, entry.chain))
         else:
             key = signing_key(entry) if use == "sign" else decryption_key(entry)

@@ -89,7 +89,9 @@ class TlsSite(Site):
         return row["key"]
 
     def change(self, verb: str, *arguments: str) -> dict:
-        done = self.certs(verb, *arguments, "--reason", "rotation", "--yes")
+        # Nobody is asked beforehand: who refuses and who stays is test_rotation's matter.
+        more = ("--everybody",) if verb == "promote" else ()
+        done = self.certs(verb, *arguments, *more, "--reason", "rotation under traffic", "--yes")
         assert done["state"] == "ACTIVE" and done["behind"] == []
         assert sorted(word["process"] for word in done["acknowledged"]) == PROCESSES
         return done

@@ -22,6 +22,7 @@ ONLY_HERE = {
     "asyncpg": ("gateway/store/postgres/",),
     "aiohttp": ("gateway/transport/",),
     "hypercorn": ("gateway/cli/",),
+    "pkcs11": ("gateway/keys/pkcs11.py",),
     "zeep": ("gateway/backends/soap_push.py",),
     "joserfc": ("gateway/msh/tokens.py",),
     "signxml": ("gateway/transport/discovery/",),

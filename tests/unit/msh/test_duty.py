@@ -188,9 +188,9 @@ async def test_a_full_disk_and_a_missing_key_are_told(tmp_path, monkeypatch):
         assert not ready and ("spool", False, "only 10 MiB are free on its disk") in checks
         monkeypatch.setattr(os, "statvfs", real)
         lv.gateway.health.forget()
-        assert (await lv.gateway.ready())[0] and lv.gateway.health.fit() is None
+        assert (await lv.gateway.ready())[0] and await lv.gateway.health.fit() is None
         lv.gateway._rooms.keyring.value = Keyring({}, {})
-        assert "keys" in lv.gateway.health.fit()
+        assert "keys" in await lv.gateway.health.fit()
 
 
 async def test_a_passive_process_claims_nothing_until_it_is_active(tmp_path):
