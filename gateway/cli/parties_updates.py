@@ -12,7 +12,8 @@ from gateway.cli.pmodes_change import author_of, settings_of, with_store
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 COLUMNS = ["id", "direction", "party", "kind", "state", "created_at", "respond_by", "receipted_at", "answered_at",
            "code", "detail"]  # fmt: skip
-MORE = ["reference", "current", "updated", "activate_by", "expire_by", "terminate_by", "signer", "actor", "late", "reason"]
+MORE = ["reference", "current", "updated", "activate_by", "expire_by", "terminate_by", "signer", "actor", "late",
+        "reason"]  # fmt: skip
 
 
 @click.group()
