@@ -77,11 +77,14 @@ CERT_USED = Metric(
     "gateway_cert_lifetime_used_ratio", "gauge", ("owner", "use", "fingerprint"),
     "Share of a certificate's time that is over.",
 )  # fmt: skip
+AUDIT = Metric(
+    "gateway_audit_broken", "gauge", (), "1 while the audit does not go on from what this node has seen of it, else 0."
+)
 BUILD = Metric("gateway_build_info", "gauge", ("version", "python"), "Always 1; the labels say what runs.")
 METRICS = {
     m.name: m
     for m in (MESSAGES, DURATION, STAGE, RETRIES, DUPLICATES, ERRORS, PAYLOAD, RECEIPTS, WEBHOOKS, PULLS, QUEUE,
-              RESTARTS, AGREEMENTS, CERT_END, CERT_USED, BUILD)
+              RESTARTS, AGREEMENTS, CERT_END, CERT_USED, AUDIT, BUILD)
 }  # fmt: skip
 
 #: Doubles in a file. 100 partners with 4 actions and 4 outcomes take 1,600; 256 KiB is nothing.
@@ -265,6 +268,11 @@ def backlog(jobs: Mapping[str, int]) -> None:
     before = {labels for metric, labels, _ in _values.series() if metric is QUEUE}
     for labels in before | now.keys():
         _gauge(QUEUE, labels, float(now.get(labels, 0)))
+
+
+def audit_broken(broken: bool) -> None:
+    """Whether the audit is still the one this node knows."""
+    _gauge(AUDIT, (), float(broken))
 
 
 def certificates(found: Iterable[tuple[str, str, str, float, float]]) -> None:
