@@ -56,7 +56,7 @@ from gateway.msh.submit import Submitter
 from gateway.msh.workers import Workers
 from gateway.operate import agreements as agreement_verbs
 from gateway.operate.alerting import Hook
-from gateway.operate.anchors import keep_anchored
+from gateway.operate.anchors import Kept, keep_anchored
 from gateway.operate.anchors import signer as audit_signer
 from gateway.operate.expiry import health as certificate_health
 from gateway.operate.lint import backends_of, findings
@@ -268,8 +268,8 @@ class Gateway:
             return []
         rooms = self._rooms
         anchored = keep_anchored(
-            rooms.store, lambda: audit_signer(rooms.keyring.value), rooms.clock, node=rooms.node,
-            every=rooms.config.audit.anchor_every,
+            rooms.store, lambda: audit_signer(rooms.keyring.value), rooms.clock, Kept(rooms.config.data.folder),
+            node=rooms.node, every=rooms.config.audit.anchor_every,
         )  # fmt: skip
         return [
             asyncio.create_task(self.watch.keep(), name="watch"),

@@ -123,6 +123,7 @@ EVENTS: dict[str, str] = {
     "alert.parked": "the operator's hook did not take an alert, and it is given up",
     # the audit
     "audit.anchored": "the head of the audit chain was signed; kept elsewhere, the line shows if rows go missing",
+    "audit.broken": "the audit does not go on from what this node has seen of it; `gateway audit verify` says where",
     # processes
     "gateway.started": "all workers serve",
     "gateway.stopping": "the gateway drains and will stop",

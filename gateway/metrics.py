@@ -95,12 +95,15 @@ LAG = Metric("gateway_db_replication_lag_bytes", "gauge", ("standby",), "How far
 ACTIVE = Metric("gateway_node_active", "gauge", ("worker",), "1: this process takes work; 0: it does not.")
 LEADS = Metric("gateway_node_leads", "gauge", ("worker",), "1: the node of this process has the lease of the pair.")
 UP = Metric("gateway_party_up", "gauge", ("party",), "0: the partner does not answer, and its messages wait.")
+AUDIT = Metric(
+    "gateway_audit_broken", "gauge", (), "1 while the audit does not go on from what this node has seen of it, else 0."
+)
 BUILD = Metric("gateway_build_info", "gauge", ("version", "python"), "Always 1; the labels say what runs.")
 METRICS = {
     m.name: m
     for m in (MESSAGES, DURATION, STAGE, RETRIES, DUPLICATES, ERRORS, PAYLOAD, RECEIPTS, WEBHOOKS, PULLS, REVOCATION,
-              QUEUE, RESTARTS, AGREEMENTS, RING, REFUSALS, RETURNS, CERT_END, CERT_USED, COMMIT, DURABLE, LAG, ACTIVE,
-              LEADS, UP, BUILD)
+              QUEUE, RESTARTS, AGREEMENTS, RING, REFUSALS, RETURNS, CERT_END, CERT_USED, AUDIT, COMMIT, DURABLE, LAG,
+              ACTIVE, LEADS, UP, BUILD)
 }  # fmt: skip
 
 #: Doubles in a file. 100 partners with 4 actions and 4 outcomes take 1,600; 256 KiB is nothing.
@@ -329,6 +332,11 @@ def backlog(jobs: Mapping[str, int]) -> None:
     before = {labels for metric, labels, _ in _values.series() if metric is QUEUE}
     for labels in before | now.keys():
         _gauge(QUEUE, labels, float(now.get(labels, 0)))
+
+
+def audit_broken(broken: bool) -> None:
+    """Whether the audit is still the one this node knows."""
+    _gauge(AUDIT, (), float(broken))
 
 
 def certificates(found: Iterable[tuple[str, str, str, float, float]]) -> None:

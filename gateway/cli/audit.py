@@ -144,7 +144,8 @@ def _verify_database(config: Path | None, known: dict[str, bytes], kept: Path | 
     ours = [key.certificate for _, use, key in app.load_keyring(app.load_config(config or found_config())).every()
             if use == "sign"]  # fmt: skip
     known = {anchors.fingerprint(der): der for der in ours} | known
-    elsewhere = _anchors(kept, known)
+    seen = anchors.Kept(app.load_config(config or found_config()).data.folder).read()
+    elsewhere = ({seen.number: seen} if seen else {}) | _anchors(kept, known)
     return on_store(
         config, lambda store: audit.verify_store(store, known=known, now=datetime.now(UTC), elsewhere=elsewhere)
     )
@@ -201,7 +202,7 @@ def anchor(config):
     """Sign the head of the chain, note that in the chain, and print it: one line of JSON.
 
     Kept where those who could change the database have no access, it shows whether rows were changed or cut off:
-    `gateway audit verify --anchors FILE`.
+    `gateway audit verify --anchors FILE`. Exit status 3: the chain is not the one this node has seen.
     """
     from datetime import UTC, datetime
 
@@ -210,9 +211,14 @@ def anchor(config):
 
     settings = app.load_config(config or found_config())
     key = anchors.signer(app.load_keyring(settings))
-    made = on_store(
-        config, lambda store: anchors.anchor(store, key, actor=actor(settings), now=datetime.now(UTC), idle=True)
-    )
+
+    async def sign(store):
+        if (why := await anchors.departs(store, anchors.Kept(settings.data.folder).read())) is not None:
+            click.echo(f"BROKEN, and not signed: {why}", err=True)
+            sys.exit(3)
+        return await anchors.anchor(store, key, actor=actor(settings), now=datetime.now(UTC), idle=True)
+
+    made = on_store(config, sign)
     if made is None:
         click.echo("the audit is empty", err=True)
         sys.exit(5)

@@ -7,30 +7,32 @@ with a key that is not in the database. Anchors stand in three places:
 - as rows of the chain itself (`audit.anchored`), each right after the row it signs, regularly;
 - as the first line of every export;
 - wherever the operator keeps them: `gateway audit anchor` prints one, and the log event `audit.anchored` tells
-  number and hash of each.
+  number and hash of each. Each node keeps what it has seen last in a file, and signs nothing that does not go on
+  from there.
 
 What is signed is a row of netstrings that begins with a name no other signature of ours begins with.
 """
 
-import asyncio
 import base64
 import binascii
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
 from msgspec import Struct
 
-from gateway import log
+from gateway import log, metrics
 from gateway.as4.wss.algorithms import check_signature, public_key_of
 from gateway.as4.wss.keys import SigningKey
 from gateway.clock import Clock
 from gateway.errors import ConfigError, KeyUnavailable, StoreUnavailable
 from gateway.keys.keyring import Keyring
 from gateway.store.api import AuditEntry, Store
-from gateway.store.chain import BEGINNING, moment_text, netstrings
+from gateway.store.chain import BEGINNING, Walk, moment_text, netstrings
 
 FORMAT = "oots-as4-gateway audit 1"
 ANCHORED = "audit.anchored"
@@ -149,17 +151,89 @@ async def anchor(store: Store, key: SigningKey, *, actor: str, now: datetime, id
     raise StoreUnavailable("the audit grows faster than it can be anchored")
 
 
-async def keep_anchored(store: Store, key: Callable[[], SigningKey], clock: Clock, *, node: str, every: float) -> None:
+async def keep_anchored(
+    store: Store, key: Callable[[], SigningKey], clock: Clock, kept: "Kept", *, node: str, every: float
+) -> None:
     """Anchor the chain every so many seconds, for ever; 0: never. Run by one process of each node."""
     while every > 0:
         await clock.sleep(every)
         try:
-            async with asyncio.timeout(60):
-                await anchor(store, key(), actor=node, now=clock.now())
-        except (StoreUnavailable, TimeoutError) as error:
+            await anchor_on(store, key, kept, node=node, now=clock.now())
+        except StoreUnavailable as error:
             log.event("store.unavailable", level="error", reason=str(error))
         except KeyUnavailable as error:
             log.event("key.unavailable", level="error", reason=str(error))
+        except (ConfigError, OSError) as error:
+            log.event("audit.broken", level="error", reason=f"the anchor that this node keeps: {error}")
+
+
+async def anchor_on(
+    store: Store, key: Callable[[], SigningKey], kept: "Kept", *, node: str, now: datetime
+) -> Head | None:
+    """Anchor the chain if it goes on from what this node has seen of it; what does not is told and never signed.
+
+    Raises `StoreUnavailable`, `KeyUnavailable`, and `ConfigError`, `OSError` for what is kept."""
+    why = await departs(store, kept.read())
+    metrics.audit_broken(why is not None)
+    if why is not None:
+        log.event("audit.broken", level="error", reason=why)
+        return None
+    made = await anchor(store, key(), actor=node, now=now)
+    number, hash = await store.audit_head()
+    kept.write(head(number, hash, at=now))
+    return made
+
+
+async def departs(store: Store, seen: "Anchor | None") -> str | None:
+    """How the chain is not one that goes on from what was `seen` of it; None when it is."""
+    if seen is None:
+        return None
+    number, hash = await store.audit_head()
+    there = await store.audit_links(after=seen.number - 1, limit=1)
+    if number < seen.number or [(link.number, link.hash.hex()) for link in there] != [(seen.number, seen.hash)]:
+        return f"row {seen.number}, which was there at {seen.at}, is missing or another one"
+    walk = Walk(seen.number, there[0].hash)
+    while walk.number < number:
+        # Some hundred at a time: hashing them holds up the loop for milliseconds.
+        links = await store.audit_links(after=walk.number, limit=min(200, number - walk.number))
+        for link in links:
+            if (why := walk.step(link)) is not None:
+                return f"row {walk.number + 1}: {why}"
+        if not links:
+            return f"row {walk.number + 1} is missing"
+    return None if walk.hash == hash else f"the head names another hash of row {number}"
+
+
+class Kept:
+    """What this node has seen of the chain, in a file of its own: who changes the database does not change it.
+
+    Without it the node would sign, an hour later, whatever somebody had made of the chain.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "audit-anchor.json"
+
+    def read(self) -> "Anchor | None":
+        """Raises `ConfigError` for a file that is not one of ours, `OSError`."""
+        try:
+            octets = self.file.read_bytes()
+        except FileNotFoundError:
+            return None
+        found = read_anchors([octets], {})
+        if len(found) != 1:
+            raise ConfigError("holds no anchor", file=str(self.file), hint="know why, then remove it")
+        return next(iter(found.values()))
+
+    def write(self, seen: Head) -> None:
+        """The file is there as a whole, the old one or the new one."""
+        if seen.number == 0:
+            return
+        new = self.file.with_suffix(".new")
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(seen) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, self.file)
 
 
 # -- kept elsewhere ---------------------------------------------------------------------

@@ -37,7 +37,8 @@ async def rows(dsn, query):
 @pytest.mark.failover
 @pytest.mark.parametrize("points", [
     pytest.param(("AL01",), id="told"),
-    pytest.param(("AL02", "AL03"), id="on the way to the hook", marks=pytest.mark.slow),  # waits for leases to end
+    pytest.param(("AL02", "AL03"), id="on the way to the hook",                  # waits for a lease to end up to four times: each node is killed once at each
+                 marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
 ])  # fmt: skip
 def test_told_once_by_two_nodes_that_are_killed(folder, dsn, points):
     site = Site(folder, dsn)
@@ -51,7 +52,7 @@ def test_told_once_by_two_nodes_that_are_killed(folder, dsn, points):
     try:
         for node in (site.ee, site.twin):
             node.start(**environment)
-        end, alerts = time.monotonic() + 180, []
+        end, alerts = time.monotonic() + (400 if len(points) > 1 else 120), []
         while not alerts or any(row["state"] != "DONE" for row in alerts) or not _struck(struck, points):
             assert time.monotonic() < end, (alerts, struck.exists() and struck.read_text(), site.ee.log.read_text()[-2000:])
             time.sleep(0.5)
@@ -65,7 +66,7 @@ def test_told_once_by_two_nodes_that_are_killed(folder, dsn, points):
     heard = Counter(json.loads(line)["id"] for line in told.read_text().splitlines())
     assert set(heard) == {row["id"] for row in alerts}
     # Who was told and killed before that was noted is told again, under the same id.
-    assert sum(heard.values()) - len(heard) <= points.count("AL03")
+    assert sum(heard.values()) - len(heard) <= 2 * points.count("AL03")
 
 
 def _struck(struck, points):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway import metrics
 from gateway.clock import SystemClock
 from gateway.errors import ConfigError, KeyUnavailable, NotFound
 from gateway.keys.keyring import Keyring, SoftwareSigningKey
@@ -236,6 +237,59 @@ async def test_a_forged_anchor_in_the_chain_is_found():
     assert (verdict.intact, verdict.wrong) == (False, 1) and "signature" in verdict.why
     store._links = rechained([*store._links[:4], row._replace(detail="{}")])
     assert (await audit.verify_store(store, known=KNOWN, now=LATER)).wrong == 5
+
+
+# -- what a node has seen ---------------------------------------------------------------------
+
+
+async def look(store, kept, now=NOW):
+    return await anchors.anchor_on(store, lambda: OURS, kept, node="node", now=now)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    return anchors.Kept(tmp_path)
+
+
+async def test_a_node_signs_what_goes_on_from_what_it_has_seen(kept):
+    store = await chain(4, anchored=())
+    assert (await look(store, kept)).number == 4 and kept.read().number == 5
+    assert await look(store, kept) is None, "nothing new"
+    for number in range(450):
+        await store.audit(AuditEntry(kind="k", actor="a", subject=f"t{number}"))
+    assert (await look(store, kept, LATER)).number == 455 and kept.read().number == 456
+    assert kept.file.stat().st_mode & 0o077 == 0
+    assert [path.name for path in kept.file.parent.iterdir()] == [kept.file.name]
+
+
+@pytest.mark.parametrize(("spoil", "why"), [
+    (lambda links: links[:3], "row 5, which was there"),
+    (lambda links: rechained([links[0]._replace(subject="x"), *links[1:]]), "row 5, which was there"),
+    (lambda links: [*links[:6], links[6]._replace(subject="x"), *links[7:]], "row 7: its hash"),
+    (lambda links: [*links[:5], *links[6:]], "row 6"),
+], ids=["cut off", "written anew", "edited since", "deleted since"])  # fmt: skip
+async def test_a_node_never_signs_a_chain_that_somebody_has_changed(kept, caplog, spoil, why):
+    """Whoever owns the database would else only have to wait for the next signature."""
+    store = await chain(4, anchored=())
+    await look(store, kept)
+    for number in range(4):
+        await store.audit(AuditEntry(kind="k", actor="a", subject=f"t{number}"))
+    store._links = spoil(store._links)
+    before, seen = len(store._links), kept.read()
+    assert await look(store, kept, LATER) is None and len(store._links) == before and kept.read() == seen
+    assert why in await anchors.departs(store, seen)
+    assert metrics.collected()["gateway_audit_broken"][()][0] == 1.0
+    store = await chain(4, anchored=())
+    kept.file.unlink()
+    await look(store, kept)
+    assert metrics.collected()["gateway_audit_broken"][()][0] == 0.0
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b"no json"])
+async def test_what_is_kept_and_not_ours_is_refused(kept, text):
+    kept.file.write_bytes(text)
+    with pytest.raises(ConfigError):
+        await look(await chain(4), kept)
 
 
 async def test_a_detail_that_is_not_on_one_line_travels_as_text():
