@@ -246,7 +246,7 @@ class MemoryStore(MemoryCircuits, MemoryUploads, MemoryWebhooks, MemoryPair, Mem
         if result.receipt is not None:
             message.receipt, message.receipt_at = result.receipt, now
         self._end(message, attempt, result)
-        changed = self._heard_of(held.queue, held.claim, result.answered)
+        changed = self._heard_of(held.queue, held.claim, result.answered, result.shutting)
         held.state, held.claim, held.attempt = after(JOB, held.state, job_event), None, 0
         held.due_at = now + timedelta(seconds=result.retry_in or 0.0)
         self._tell(message, result.events)
