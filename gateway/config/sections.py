@@ -431,6 +431,24 @@ class Limits(Struct, frozen=True):
             raise ValueError("part: may not be larger than message")
 
 
+class Circuit(Struct, frozen=True):
+    """Partners that do not answer: their messages wait without an attempt, and one at a time tries, for all processes.
+
+    failures: Attempts in a row that were not answered, after which a partner is left alone.
+    first: For how long, about. A partner that fails over to another node is back in so many seconds.
+    longest: The time doubles with every further failure, up to this.
+    """
+
+    failures: int = 5
+    first: Duration = Duration(5)
+    longest: Duration = Duration(300)
+
+    def __post_init__(self) -> None:
+        _between(self.failures, 1, 1000, "failures")
+        if not 0 < self.first <= self.longest <= 86_400:
+            raise ValueError("first: expected a positive time, not longer than `longest`, which is at most a day")
+
+
 class Retention(Struct, frozen=True):
     """How long payloads are kept. Headers, receipts and events stay.
 
@@ -576,6 +594,7 @@ class Config(Struct, frozen=True, kw_only=True):
     trust: Trust = Trust()
     revocation: Revocation = Revocation()
     limits: Limits = Limits()
+    circuit: Circuit = Circuit()
     retention: Retention = Retention()
     rotation: Rotation = Rotation()
     egress: Egress = Egress()

@@ -39,7 +39,7 @@ from gateway.msh.payloads import content
 from gateway.msh.rooms import INLINE_WORK, Agreements, Rooms
 from gateway.msh.rotation import fingerprint, proof_of
 from gateway.stages import Step, point, record, stage, timeline
-from gateway.store.api import AttemptResult, Job, Message, NewEvent, Part
+from gateway.store.api import AttemptResult, Job, Message, NewEvent, Part, Shutting
 
 #: Attempts beyond the agreement's retries that may be lost to dying processes before a message is given up.
 LOST_ATTEMPTS = 5
@@ -50,6 +50,8 @@ class Sender:
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
+        circuit = rooms.config.circuit
+        self._shutting = Shutting(circuit.failures, circuit.first, circuit.longest)
 
     async def send(self, job: Job) -> None:
         """One attempt. Never raises for what a message or a peer can cause."""
@@ -116,7 +118,9 @@ class Sender:
         if number is None:
             number = await self._rooms.store.begin_attempt(job, node=self._rooms.node, references=())
         with stage("settle"):
-            changed = await self._rooms.store.finish_attempt(job, number, result)
+            changed = await self._rooms.store.finish_attempt(
+                job, number, msgspec.structs.replace(result, shutting=self._shutting)
+            )
         self._tell(message, result)
         if result.refusal is not None:
             self._rooms.rotation.tell(message.user_message.to_party, signer, result.error_code, result.refusal)

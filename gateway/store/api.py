@@ -388,10 +388,17 @@ class NewEvent(Struct, frozen=True):
     data: dict[str, Any] = field(default_factory=dict)
 
 
-#: Failures in a row after which a partner is shut; for how many seconds (a partner that fails over is back in so many),
-#: twice as long after every further one, and at most; each a quarter more or less. How long the one that tries then may
-#: take before another one does.
-FAILURES, SHUT, LONGEST, PROBE = 5, 5.0, 300.0, 60.0
+#: How long the one that tries whether a partner answers again may take before another one does.
+PROBE = 60.0
+
+
+class Shutting(Struct, frozen=True):
+    """After how many failures in a row a partner is shut; for how many seconds, twice as long after every further one,
+    and at most; each a quarter more or less."""
+
+    failures: int = 5
+    first: float = 5.0
+    longest: float = 300.0
 
 
 class Circuit(Struct, frozen=True, kw_only=True):
@@ -424,6 +431,7 @@ class AttemptResult(Struct, frozen=True, kw_only=True):
     events: tuple[NewEvent, ...] = ()
     #: Whether the partner answered, whatever it said. None: it was not asked.
     answered: bool | None = None
+    shutting: Shutting = Shutting()
 
 
 class LapseResult(Struct, frozen=True, kw_only=True):

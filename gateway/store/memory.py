@@ -262,7 +262,7 @@ class MemoryStore(
             self._refused(message, message.error_code, result.refusal)
         if result.state == "ACKNOWLEDGED":
             self._taken(message)
-        changed = self._heard_of(held.queue, held.claim, result.answered)
+        changed = self._heard_of(held.queue, held.claim, result.answered, result.shutting)
         held.state, held.claim, held.attempt = after(JOB, held.state, job_event), None, 0
         held.due_at = now + timedelta(seconds=result.retry_in or 0.0)
         self._tell(message, result.events)

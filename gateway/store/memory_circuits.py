@@ -6,7 +6,7 @@ from typing import Literal
 from uuid import UUID
 
 from gateway.clock import Clock
-from gateway.store.api import FAILURES, LONGEST, PROBE, SHUT, Circuit
+from gateway.store.api import PROBE, Circuit, Shutting
 
 
 @dataclass
@@ -50,20 +50,22 @@ class MemoryCircuits:
         if self._is_shut(partner):
             self._circuits[partner].shut_until = self._clock.now()
 
-    def _heard_of(self, partner: str, claim: UUID, answered: bool | None) -> Literal["shut", "open"] | None:
+    def _heard_of(
+        self, partner: str, claim: UUID, answered: bool | None, shutting: Shutting
+    ) -> Literal["shut", "open"] | None:
         found = self._circuits.get(partner)
         if answered is None:
             return None
         if answered:
             self._circuits.pop(partner, None)
-            return "open" if found is not None and found.failures >= FAILURES else None
+            return "open" if found is not None and found.failures >= shutting.failures else None
         if found is None:
             found = self._circuits[partner] = _Circuit(self._clock.now())
         elif found.shut_until is not None and found.probe != claim:
             return None  # it had begun before
         found.failures, found.probe = found.failures + 1, None
-        if found.failures < FAILURES:
+        if found.failures < shutting.failures:
             return None
-        wait = min(SHUT * 2 ** min(found.failures - FAILURES, 20), LONGEST)
+        wait = min(shutting.first * 2 ** min(found.failures - shutting.failures, 20), shutting.longest)
         found.shut_until = self._clock.now() + timedelta(seconds=wait)
         return "shut"

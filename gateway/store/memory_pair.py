@@ -43,7 +43,7 @@ class MemoryPair:
 
     def _take_lease(self, presence: Presence) -> bool:
         found = self._now()
-        mine = self._lease is not None and self._lease[1] == presence.instance
+        mine = self._lease is not None and (found.holder, self._lease[1]) == (presence.node, presence.instance)
         if found is not None and found.live and not mine:
             return False
         epoch = found.epoch if found and found.live else found.epoch + 1 if found else 1

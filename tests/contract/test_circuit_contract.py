@@ -2,10 +2,11 @@
 
 import asyncio
 
-from gateway.store.api import FAILURES
+from gateway.store.api import Shutting
 from tests.contract.test_store_contract import claim_one, inbound, outbound, references, result
 
 DEAD, WELL = "dead", "well"
+FAILURES = Shutting().failures
 
 
 async def submit(store, count=1, receiver=DEAD, **more):

@@ -113,6 +113,12 @@ async def test_a_node_that_starts_again_goes_on_at_once(store, other):
     assert again.holds and again.lease.epoch == first.lease.epoch
 
 
+async def test_a_copied_data_folder_does_not_make_two_active(store, other):
+    assert (await store.report(presence())).holds
+    assert not (await other.report(presence("copy", A))).holds
+    assert (await store.report(presence())).holds
+
+
 async def test_the_server_says_what_commits_wait_for(store):
     server = await store.server()
     assert server.durability == "on alone" and server.awaited == "" and server.standbys == ()

@@ -56,6 +56,9 @@ bind = "127.0.0.1:{as4}"
 bind = "127.0.0.1:{plugin}"
 [operations]
 bind = "127.0.0.1:{operations}"
+[circuit]
+first = "0.3s"
+longest = "1s"
 [log]
 format = "json"
 {more}

@@ -5,10 +5,12 @@ from contextlib import asynccontextmanager
 from typing import Literal
 from uuid import UUID
 
+from msgspec.structs import astuple
+
 from gateway.as4.units import Reference
 from gateway.errors import ClaimLost, StoreUnavailable, SubmissionConflict, SubmissionRefused
 from gateway.stages import point
-from gateway.store.api import FAILURES, LONGEST, SHUT, AttemptResult, Job, NewEvent, NewOutbound, Stored, Viewer
+from gateway.store.api import AttemptResult, Job, NewEvent, NewOutbound, Stored, Viewer
 from gateway.store.chain import row_texts
 from gateway.store.postgres import rows
 from gateway.store.postgres.payloads import ChunkWriter
@@ -99,8 +101,8 @@ class Outbound(Room):
                 before(JOB, job_event), after(JOB, "ATTEMPT_OPEN", job_event), result.retry_in or 0.0,
                 before(OUTBOUND, message_event), result.state,
                 error_code, result.error_detail, result.outcome, rows.events(result.events),
-                result.http_status, result.receipt, rows.text(result.steps), result.refusal, result.answered, FAILURES,
-                SHUT, LONGEST,
+                result.http_status, result.receipt, rows.text(result.steps), result.refusal, result.answered,
+                *astuple(result.shutting),
             )  # fmt: skip
         except Abandoned:
             row = None

@@ -153,16 +153,17 @@ class Pool:
 
     @asynccontextmanager
     async def transaction(
-        self, *, streaming: bool = False, deadline: float | None = None
+        self, *, streaming: bool = False, deadline: float | None = None, writing: bool = True
     ) -> AsyncIterator["Transaction"]:
         """An open transaction; rolled back on leaving unless `commit` was called.
 
-        `streaming` is for those that take a transfer's time. `deadline` is for each statement.
+        `streaming` is for those that take a transfer's time. `deadline` is for each statement. One that is not
+        `writing` needs no standby.
         """
         if streaming:
             await _acquire(self._streams, "too many large transfers at once")
         try:
-            session = await self._take(writing=True)
+            session = await self._take(writing=writing)
             transaction = Transaction(session, deadline or self._deadline, self._doubted)
             try:
                 await transaction._control("BEGIN")
@@ -180,7 +181,7 @@ class Pool:
     async def viewing(self, backend: str, scope: str) -> AsyncIterator["Transaction"]:
         """A transaction that sees only what a client of `backend` with `scope` (JSON) may see. Nothing
         is written in it."""
-        async with self.transaction() as transaction:
+        async with self.transaction(writing=False) as transaction:
             await transaction.row(Q["look_as"], backend, scope)
             yield transaction
 

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 import tests.world
+from gateway.config.sections import Circuit
 from gateway.errors import DiscoveryFailed, InvalidReceipt, KeyUnavailable, PeerAnswered, SendFailed
 from gateway.msh.send import answered
 from gateway.plugin import PartSubmission, PartyRef, Submission
-from gateway.store.api import FAILURES
 from tests.world import CALLER, CORNERS, Listener, world
 
 
@@ -43,7 +43,7 @@ async def test_a_partner_that_hangs_up_is_shut_and_found_again(tmp_path, monkeyp
             while not await lv.store.circuits() or (await lv.store.circuits())[0].shut_until is None:
                 await lv.send_due()
         tried = len(lv.listener.received)
-        assert tried >= FAILURES
+        assert tried >= Circuit().failures
         await lv.send_due()
         assert len(lv.listener.received) == tried  # nobody knocks any more
         # It is well again; an operator does not wait until somebody tries.

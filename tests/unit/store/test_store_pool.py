@@ -143,6 +143,37 @@ async def test_a_cancelled_task_leaves_the_server_waiting(alone):
     assert (await store.receive_once(again(new))).receipt == new.receipt
 
 
+async def test_after_a_commit_that_was_given_up_nothing_is_written_until_none_is_stuck(alone):
+    """R08: they would wait in the server one beside the other, until it has no connection left."""
+    store = await alone.store()
+    store._pool._deadline = 0.3
+    await warm(store)
+    await set_standby(alone, "ghost")
+    with pytest.raises(OutcomeUnknown):
+        await store.receive_once(inbound())
+    await asyncio.sleep(1.1)  # from now on it counts as stuck
+    refused = await asyncio.gather(*(store.receive_once(inbound()) for _ in range(20)), return_exceptions=True)
+    assert all(isinstance(e, StoreUnavailable) and not isinstance(e, OutcomeUnknown) for e in refused)
+    assert len(await waiting(alone)) == 1
+    assert await store.messages(MessageFilter(), viewer=Viewer("rest")) == []  # who only looks goes on looking
+    await set_standby(alone, "")
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                assert (await store.receive_once(inbound())).outcome == "stored"
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_standby_that_is_required_has_to_have_been_asked(alone):
+    for demand, stands in (("any", True), ("preferred", True), ("required", False)):
+        store = await alone.store(synchronous=demand)
+        for verb in (store.receive_once(inbound()), store.submit_once(outbound())):
+            [outcome] = await asyncio.gather(verb, return_exceptions=True)
+            assert isinstance(outcome, OutcomeUnknown) is not stands, (demand, outcome)
+
+
 async def test_a_reader_cancelled_again_while_it_rolls_back_gives_its_connection_back(alone):
     store = await alone.store()
     size = store._pool._free._value

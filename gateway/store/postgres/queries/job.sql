@@ -6,38 +6,35 @@
 -- each $6 at most.
 -- Only to the partners $4 unless that is NULL, and to none of $7. $5: the states a claim may start from. From
 -- a partner that is shut nothing until its time is over; then one, and whoever has it tries for all ($8 seconds).
-WITH RECURSIVE waiting (queue) AS (
-    (SELECT queue FROM job WHERE kind = 'send' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN') ORDER BY queue LIMIT 1)
+WITH RECURSIVE waiting (queue, head) AS (
+    -- From partner to partner along the index: its first entry is the job that is due first.
+    (SELECT queue, due_at FROM job
+      WHERE kind = 'send' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
+      ORDER BY queue, due_at LIMIT 1)
      UNION ALL
-    SELECT (SELECT job.queue FROM job
-             WHERE kind = 'send' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN') AND job.queue > waiting.queue
-             ORDER BY job.queue LIMIT 1)
-      FROM waiting WHERE waiting.queue IS NOT NULL
+    SELECT next.queue, next.due_at
+      FROM waiting,
+           LATERAL (SELECT job.queue, job.due_at FROM job
+                     WHERE kind = 'send' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN') AND job.queue > waiting.queue
+                     ORDER BY job.queue, job.due_at LIMIT 1) AS next
 ), trying AS (
     SELECT partner FROM circuit WHERE shut_until <= now() FOR UPDATE SKIP LOCKED
 ), wanted AS (
     SELECT waiting.queue, CASE WHEN circuit.shut_until IS NULL THEN least($1::bigint, $6::bigint) ELSE 1 END AS most
       FROM waiting LEFT JOIN circuit ON circuit.partner = waiting.queue
-     WHERE waiting.queue IS NOT NULL AND ($4::text[] IS NULL OR waiting.queue = ANY ($4))
+     WHERE waiting.head <= now() AND ($4::text[] IS NULL OR waiting.queue = ANY ($4))
        AND waiting.queue <> ALL ($7::text[])
        AND (circuit.shut_until IS NULL OR waiting.queue IN (SELECT partner FROM trying))
-), by_age AS (
-    SELECT wanted.queue, wanted.most
-      FROM wanted,
-           LATERAL (SELECT due_at FROM job
-                     WHERE kind = 'send' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN') AND job.queue = wanted.queue
-                       AND due_at <= now()
-                     ORDER BY due_at LIMIT 1) AS head
-     ORDER BY head.due_at
+     ORDER BY waiting.head
 ), due AS (
     -- Not sorted again: with enough in hand the other partners' jobs are not even locked.
-    SELECT next.id, next.was_due, by_age.queue, gen_random_uuid() AS claim
-      FROM by_age,
+    SELECT next.id, next.was_due, wanted.queue, gen_random_uuid() AS claim
+      FROM wanted,
            LATERAL (SELECT id, due_at AS was_due FROM job
                      WHERE kind = 'send' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
-                       AND state = ANY ($5::text[]) AND job.queue = by_age.queue AND due_at <= now()
+                       AND state = ANY ($5::text[]) AND job.queue = wanted.queue AND due_at <= now()
                      ORDER BY due_at
-                     LIMIT by_age.most
+                     LIMIT wanted.most
                        FOR UPDATE SKIP LOCKED) AS next
      LIMIT $1
 ), probing AS (

@@ -21,10 +21,10 @@ SELECT $1, $2, timeline(), 1, clock_timestamp() + make_interval(secs => $3)
  WHERE $4 OR NOT EXISTS (SELECT FROM node WHERE name <> $1 AND trouble IS NULL AND NOT drained AND NOT gone
                                             AND seen_at >= clock_timestamp() - make_interval(secs => $3))
     ON CONFLICT (one) DO UPDATE
-   SET epoch = l.epoch + CASE WHEN l.instance = $2 AND l.expires_at >= clock_timestamp() AND l.timeline = timeline()
-                              THEN 0 ELSE 1 END,
+   SET epoch = l.epoch + CASE WHEN l.holder = $1 AND l.instance = $2 AND l.expires_at >= clock_timestamp()
+                               AND l.timeline = timeline() THEN 0 ELSE 1 END,
        holder = $1, instance = $2, timeline = timeline(), expires_at = clock_timestamp() + make_interval(secs => $3)
- WHERE l.instance = $2 OR l.expires_at < clock_timestamp()
+ WHERE (l.holder = $1 AND l.instance = $2) OR l.expires_at < clock_timestamp()
 RETURNING holder, timeline, epoch, true AS live, expires_at;
 
 -- lease
