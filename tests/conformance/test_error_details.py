@@ -26,7 +26,8 @@ DETAIL = re.compile(r"[\w:@/\[\]. #,;'-]{1,100}")
 UNIFORM = {code for code, error in EBMS_ERRORS.items() if error.uniform}
 #: Errors that are raised for us and never sent: answers of partners, and what `PartProver` gives its place.
 LOCAL = {
-    ("msh/outcome.py", "InvalidReceipt"), ("msh/signals.py", "InvalidReceipt"), ("as4/compression.py", "DecompressionFailure"),
+    ("msh/outcome.py", "InvalidReceipt"), ("msh/signals.py", "InvalidReceipt"), ("msh/send.py", "InvalidReceipt"),
+    ("as4/compression.py", "DecompressionFailure"),
     ("as4/xml.py", "XmlRefused"),
 }  # fmt: skip
 CLASSES = {

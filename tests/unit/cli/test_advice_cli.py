@@ -81,7 +81,7 @@ def test_one_message_with_its_findings(monkeypatch):
         wrapped_key=b"", pmode_id="m", pmode_revision=1, backend="rest", client=None, created_at=now, changed_at=now,
         findings=FINDINGS, document=document,
     )  # fmt: skip
-    monkeypatch.setattr(messages, "on_store", lambda *_: message)
+    monkeypatch.setattr(messages, "on_store", lambda *_: (message, None))
     result = CliRunner().invoke(messages.group, ["show", "x"])
     assert result.exit_code == 0, result.output
     assert "rule=H-13  severity=fatal  official=R-EDM-ebMS-017  line=2.0" in result.stdout
