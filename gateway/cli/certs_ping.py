@@ -90,25 +90,31 @@ def _told(one) -> None:
 @click.argument("parties", nargs=-1, metavar="[PARTY…]")
 @click.option("--key", "names", multiple=True, metavar="KEY",
               help="Id or fingerprint; may be given several times. Without it the signing key that waits.")
-@click.option("--to", "target", type=click.Path(path_type=Path), required=True,
+@click.option("--by", "ways", multiple=True, type=click.Choice(["agreement-update", "package"]),
+              help="How. Default: an agreement update where the agreement with a partner has it, else the package.")
+@click.option("--to", "target", type=click.Path(path_type=Path),
               help="Folder for the package, or a file that ends in .zip.")
 @click.option("--contact", required=True, help="Whom partners may ask: a name, an address, a telephone number.")
 @click.option("--begins", type=click.DateTime(["%Y-%m-%d"]), help="The day from which the certificate is used (UTC).")
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @json_option
 @config_option
-def announce(parties, names, target, contact, begins, yes, as_json, config):
+def announce(parties, names, ways, target, contact, begins, yes, as_json, config):
     """Tell partners (all, or these) of our next certificates, and note that in the ledger.
 
-    Writes a package to hand over: the certificate as PEM, what changes and what to do in Latvian and English, and a
-    signature made with the certificate in use, which partners check with openssl.
+    Partners whose agreement has `updates` are asked by a message (`gateway parties updates list` shows what they
+    answer). For the others it writes a package to hand over: the certificate as PEM, what changes and what to do in
+    Latvian and English, and a signature made with the certificate in use, which partners check with openssl.
 
     \b
     Exit status 1: refused, 5: no such key or partner, 6: something else is changing the keys
     """
     from gateway import app
     from gateway.operate import announcing, certificates, rotation
+    from gateway.operate.updates.means import ByAgreementUpdate
 
+    if ways and ("package" in ways) is not (target is not None):
+        raise click.UsageError("--by package and --to FOLDER go together")
     settings = settings_of(config)
     begins = begins.replace(tzinfo=UTC) if begins is not None else None
 
@@ -119,11 +125,15 @@ def announce(parties, names, target, contact, begins, yes, as_json, config):
         rows = rotation.those(rows, parties)
         party, signer = app.signs_today(await app.own_keyring(settings, store), pmodes, keys[0])
         made = announcing.announcement_of(have, keys, party=party, contact=contact, now=now, begins=begins)
+        means = []
+        if not ways or "agreement-update" in ways:
+            means.append(ByAgreementUpdate(store, pmodes, host=settings.node.host, actor=actor(settings)))
+        if target is not None:
+            means.append(announcing.Package(target, signer))
+        announcing.check_reached(pmodes, rows, means)
         if not yes:
             _confirm(keys, rows)
-        told = await announcing.announce(
-            store, pmodes, rows, keys, made, [announcing.Package(target, signer)], actor=actor(settings)
-        )
+        told = await announcing.announce(store, pmodes, rows, keys, made, means, actor=actor(settings))
         plan = announcing.plan_announce(have, keys)
         if not plan.nothing:
             await certificates.apply(store, plan, author=actor(settings), reason=f"announced to {len(told)} partners",
@@ -132,11 +142,14 @@ def announce(parties, names, target, contact, begins, yes, as_json, config):
 
     keys, told = on_database(settings, run)
     if as_json:
-        show_json({"keys": [{"key": key.id, "fingerprint": key.fingerprint} for key in keys], "package": str(target),
+        show_json({"keys": [{"key": key.id, "fingerprint": key.fingerprint} for key in keys],
+                   "package": str(target) if any(t.means == "package" for t in told) else None,
                    "told": [{"partner": t.party, "means": t.means, "how": t.how} for t in told]})  # fmt: skip
         return
-    click.echo(f"{target}: for {', '.join(t.party for t in told)}")
-    click.echo("Hand it over by a way that the partner trusts; `gateway certs ping` shows who has taken it up.")
+    for one in told:
+        click.echo(f"{one.party}: {one.how}")
+    if any(t.means == "package" for t in told):
+        click.echo("Hand it over by a way that the partner trusts; `gateway certs ping` shows who has taken it up.")
 
 
 def _confirm(keys, rows) -> None:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.local import config_option
+from gateway.cli.local import actor, config_option, on_database, settings_of
 from gateway.cli.output import json_option, show_json, show_table
-from gateway.cli.pmodes_change import author_of, settings_of, with_store
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 COLUMNS = ["id", "direction", "party", "kind", "state", "created_at", "respond_by", "receipted_at", "answered_at",
@@ -34,7 +33,7 @@ def list_(waiting, party, limit, as_json, config):
     """
     settings = settings_of(config)
     states = ("WAITING",) if waiting else ()
-    found = with_store(settings, lambda store: store.updates(states=states, limit=limit), look_only=True)
+    found = on_database(settings, lambda store: store.updates(states=states, limit=limit), look_only=True)
     rows = [_facts(row) for row in found if party in (None, row.party, row.partner)]
     if as_json:
         show_json(rows)
@@ -55,7 +54,7 @@ def show(update, as_json, config):
     from gateway.operate.updates import deciding
 
     settings = settings_of(config)
-    shown = with_store(settings, lambda store: deciding.find(store, update), look_only=True)
+    shown = on_database(settings, lambda store: deciding.find(store, update), look_only=True)
     now = datetime.now(UTC)
     certificates = [parties.certificate(der, (), now, settings) for der in shown.certificates]
     names = ("subject", "valid_from", "valid_until", "sha256", "pem")
@@ -100,8 +99,8 @@ def approve(update, fingerprints, reason, as_json, config):
     from gateway.operate.updates import deciding
 
     settings = settings_of(config)
-    row = with_store(settings, lambda store: deciding.approve(
-        store, update, fingerprints=fingerprints, actor=author_of(settings), reason=reason))  # fmt: skip
+    row = on_database(settings, lambda store: deciding.approve(
+        store, update, fingerprints=fingerprints, actor=actor(settings), reason=reason))  # fmt: skip
     _told(row, as_json, "approved; the gateway carries it out now")
 
 
@@ -115,8 +114,8 @@ def reject(update, reason, as_json, config):
     from gateway.operate.updates import deciding
 
     settings = settings_of(config)
-    row = with_store(
-        settings, lambda store: deciding.reject(store, update, actor=author_of(settings), reason=reason)
+    row = on_database(
+        settings, lambda store: deciding.reject(store, update, actor=actor(settings), reason=reason)
     )
     _told(row, as_json, "refused; the partner is told now")
 
@@ -153,13 +152,13 @@ def request(parties, files, days, activate_by, yes, dry_run, as_json, config):
         pmodes, _ = await _in_force(settings, store)
         return [
             await asking.ask(
-                store, pmodes, name, found, host=settings.node.host, actor=author_of(settings), now=now,
+                store, pmodes, name, found, host=settings.node.host, actor=actor(settings), now=now,
                 respond_by=now + timedelta(days=days), activate_by=begins,
             )
             for name, found in planned
         ]  # fmt: skip
 
-    _, planned = with_store(settings, plan, look_only=True)
+    _, planned = on_database(settings, plan, look_only=True)
     if not as_json:
         show_table([{"party": name, "replaces": _sha(one.replaces), "by": _sha(one.certificate)}
                     for name, found in planned for one in found], ["party", "replaces", "by"])  # fmt: skip
@@ -167,7 +166,7 @@ def request(parties, files, days, activate_by, yes, dry_run, as_json, config):
     if not dry_run:
         if not yes:
             click.confirm(f"ask {len(planned)} partner{'s' * (len(planned) != 1)}?", abort=True, err=True)
-        rows = with_store(settings, go)
+        rows = on_database(settings, go)
     if as_json:
         show_json({"asked": [_facts(row) for row in rows], "planned": [
             {"party": name, "replaces": _sha(one.replaces), "by": _sha(one.certificate)}
@@ -195,14 +194,14 @@ def terminate(update, terminate_by, yes, as_json, config):
         shown = await deciding.find(store, update)
         pmodes, _ = await _in_force(settings, store)
         return await asking.terminate(
-            store, pmodes, shown.row, host=settings.node.host, actor=author_of(settings),
+            store, pmodes, shown.row, host=settings.node.host, actor=actor(settings),
             now=datetime.now(UTC).replace(microsecond=0),
             terminate_by=terminate_by and terminate_by.replace(tzinfo=UTC),
         )  # fmt: skip
 
     if not yes:
         click.confirm("tell the partner that the old agreement ends?", abort=True, err=True)
-    _told(with_store(settings, go), as_json, "the partner is told now")
+    _told(on_database(settings, go), as_json, "the partner is told now")
 
 
 # -- what the commands share ---------------------------------------------------------
@@ -218,7 +217,8 @@ async def _in_force(settings, store):
     active = await store.active_agreements()
     if active is None:
         raise NotPossible("no revision of the agreements is in force yet: start the gateway, or `gateway pmodes apply`")
-    return expanded(agreements.bundle_of(active, app.base_of(settings))), app.load_keyring(settings)
+    pmodes = expanded(agreements.bundle_of(active, app.base_of(settings)))
+    return pmodes, await app.own_keyring(settings, store)
 
 
 def _planned(octets, parties, pmodes, keyring, settings, now):

@@ -96,6 +96,17 @@ def plan_announce(have: Held, keys: Sequence[OwnKey]) -> Plan:
     return plan_ring("announce", have, have.ring.with_states(wanted))
 
 
+def check_reached(pmodes: PModeSet, rows: Sequence[Row], means: Sequence[Means]) -> None:
+    """Every partner of `rows` can be told. Raises `NotPossible` that names those who cannot."""
+    by_id = {party.party_id.value: party for party in pmodes.parties}
+    out_of_reach = [row.party for row in rows if not any(one.reaches(by_id[row.party_id]) for one in means)]
+    if out_of_reach:
+        raise NotPossible(
+            f"{', '.join(out_of_reach)} can be told by a package only: say with --to where to write it, "
+            "or name the partners that are meant"
+        )
+
+
 async def announce(
     store: Store, pmodes: PModeSet, rows: Sequence[Row], keys: Sequence[OwnKey], announcement: Announcement,
     means: Sequence[Means], *, actor: str,

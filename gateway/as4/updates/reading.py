@@ -55,6 +55,7 @@ _SPACE = re.compile(r"[ \t\r\n]+")
 _FORBIDDEN = frozenset(
     qn(ns.DS, name) for name in ("RetrievalMethod", "PGPData", "MgmtData", "SPKIData", "X509IssuerSerial")
 )
+#: And those that may come once.
 _ONCE = frozenset(qn(ns.DS, name) for name in ("KeyName", "KeyValue", "X509SubjectName"))
 
 
@@ -191,8 +192,10 @@ def _errors(at: _Children) -> tuple[UpdateError, ...]:
 
 def _error(element: Element, where: str) -> UpdateError:
     code, severity = (attribute(element, name, f"{where}/@{name}", MAX_CODE) for name in ("errorCode", "severity"))
-    if code is None or severity is None:
-        raise InvalidHeader("missing", where=f"{where}/@{'severity' if code else 'errorCode'}")
+    if code is None:
+        raise InvalidHeader("missing", where=f"{where}/@errorCode")
+    if severity is None:
+        raise InvalidHeader("missing", where=f"{where}/@severity")
     # Whatever else stands in it is for people of the other product.
     words = next((child for child in element if child.tag == qn(ns.AU, "Description")), None)
     return UpdateError(
@@ -280,9 +283,9 @@ def _refuse_forbidden(parent: Element, where: str) -> None:
     seen = set()
     for child in parent:
         if child.tag in _FORBIDDEN:
-            raise InvalidHeader("must not be used here", where=f"{where}/ds:{child.tag.rpartition('}')[2]}")
+            raise InvalidHeader("RetrievalMethod, X509IssuerSerial or key data of another kind", where=where)
         if child.tag in _ONCE and child.tag in seen:
-            raise InvalidHeader("comes twice", where=f"{where}/ds:{child.tag.rpartition('}')[2]}")
+            raise InvalidHeader("KeyName, KeyValue or X509SubjectName comes twice", where=where)
         seen.add(child.tag)
 
 

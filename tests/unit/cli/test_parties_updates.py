@@ -47,7 +47,7 @@ def site(tmp_path, monkeypatch):
     (tmp_path / "gateway.toml").write_text("")
     monkeypatch.chdir(tmp_path)
     store = MemoryStore(SystemClock())
-    monkeypatch.setattr(command, "with_store", lambda settings, do, look_only=False: asyncio.run(do(store)))
+    monkeypatch.setattr(command, "on_database", lambda settings, do, look_only=False: asyncio.run(do(store)))
     store.theirs = noted(store, "inbound", UpdateChange(state="WAITING", detail="another CA"))
     store.ours = noted(store, "outbound", UpdateChange(state="SENT"), UpdateChange(
         state="REJECTED", code="AU:0006", detail="ActivateByRejected ten days", answered=True))
