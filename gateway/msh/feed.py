@@ -122,9 +122,7 @@ class Feed:
             self._task = None
 
     async def _watch(self) -> None:
-        mine = asyncio.current_task()
-        # A cancellation can get lost in what is waited for, so it is not relied on.
-        while not self._closed and self._task is mine:
+        while True:
             try:
                 await self._store.wait_for_work(POLL)
                 if await self._look():

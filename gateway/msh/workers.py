@@ -33,8 +33,10 @@ LEASE = 9.0
 #: Notifications made at once by one process, and of these for one webhook: those that do not answer
 #: wait among themselves.
 NOTICES, SHARE = 16, 4
-#: A backend or webhook gets this long for one delivery or notification.
+#: A backend or webhook gets this long for one delivery or notification, and a backend a second more for
+#: each so many bytes of the message.
 DELIVERY_DEADLINE = 30.0
+DELIVERY_RATE = 250_000
 #: While the process drains a notification gets only this long: another node makes it anew, and the
 #: restart does not wait for a listener that says nothing.
 LAST_NOTICE = 3.0
@@ -190,10 +192,11 @@ class Workers:
         if message is None:
             return
         log.message_id.set(message.user_message.message_id)
+        patience = DELIVERY_DEADLINE + sum(part.size for part in message.parts) / DELIVERY_RATE
         with timeline("inbound") as steps:
             try:
                 with stage("deliver"):
-                    async with asyncio.timeout(DELIVERY_DEADLINE):
+                    async with asyncio.timeout(patience):
                         await backend.deliver(delivery(job, message))
             except (DeliveryDelayed, DeliveryRefused, TimeoutError) as error:
                 await self._again(job, backend, error)

@@ -13,6 +13,7 @@ from lxml import etree
 
 from gateway.backends.domibus_ws.reading import cid_of
 from gateway.errors import ConfigError
+from gateway.msh import workers
 from gateway.plugin import Caller, MessageFilter, PartyRef, Submission, Waiting
 from tests.world import CORNERS, EE, replace, world
 
@@ -30,9 +31,11 @@ class Backend:
     def __init__(self) -> None:
         self.calls: list[tuple[dict, bytes]] = []
         self.answers: list[int] = []
+        self.seconds = 0.0  # that an answer takes
 
     async def handle(self, request: web.Request) -> web.Response:
         self.calls.append((dict(request.headers), await request.read()))
+        await asyncio.sleep(self.seconds)
         status = self.answers.pop(0) if self.answers else 200
         fault = '<e:Envelope xmlns:e="http://www.w3.org/2003/05/soap-envelope"><e:Body><e:Fault><e:Reason><e:Text xml:lang="en">full</e:Text></e:Reason></e:Fault></e:Body></e:Envelope>'
         return web.Response(status=status, text=fault if status != 200 else "", content_type="application/soap+xml")
@@ -136,6 +139,27 @@ async def test_mtom(tmp_path):
         included = etree.fromstring(root.get_payload(decode=True)).find(".//{http://www.w3.org/2004/08/xop/include}Include")
         assert attachment["Content-ID"] == f"<{cid_of(included.get('href'))}>"
         assert digest(attachment.get_payload(decode=True)) == digest(content)
+
+
+async def test_a_large_message_gets_the_time_it_takes(tmp_path, monkeypatch):
+    """The deadline of a delivery grows with the message; a small one does not wait that long."""
+    monkeypatch.setattr(workers, "DELIVERY_DEADLINE", 0.3)
+    async with pushing(tmp_path, types=("SUBMIT_MESSAGE",)) as (lv, backend):
+        backend.seconds = 1.0
+        await lv.gateway.start()
+        large = lv.peer.message([("application/pdf", os.urandom(700_000))])
+        await lv.give(large)
+        await settled(lambda: handed_over(backend))
+        await lv.give(small := lv.peer.message())
+        await settled(lambda: len(handed_over(backend)) == 2)
+        states = {}
+        for _ in range(100):
+            found, _ = await lv.door.messages(Caller("c", "n", "portal"), MessageFilter(direction="inbound"))
+            states = {view.message_id: view.state for view in found}
+            if states[large.message.message_id] == "DELIVERED":
+                break
+            await asyncio.sleep(0.05)
+        assert states == {large.message.message_id: "DELIVERED", small.message.message_id: "RECEIVED"}
 
 
 async def test_a_backend_that_is_down_loses_nothing(tmp_path):
