@@ -355,7 +355,7 @@ class _Certificates:
         return certificate_health(self._found, rooms.clock.now())
 
 
-def _revocations(config: Config, store: Store, client: Client, cpu: Cpu, clock: SystemClock) -> Revocations:
+def _revocations(config: Config, store: Store, client: Client, cpu: Cpu, clock: Clock) -> Revocations:
     """Who asks whether certificates were revoked. Raises `ConfigError`."""
     return Revocations(
         config.revocation, store, client, cpu, clock, allow=config.trust, issuers=known_issuers(config)

@@ -27,9 +27,11 @@ class Refusals:
         self, error: EbmsError, *, source: str, claimed: str | None, envelope: bytes, party: str | None
     ) -> None:
         """Never raises: a refusal stands whether or not it could be written down."""
+        stranger = getattr(error, "stranger", None)
+        sha256 = hashlib.sha256(stranger).hexdigest() if stranger else None
         log.event(
             "message.refused", level="warning", code=error.code, reason=error.detail, where=error.where,
-            party=party, source=source,
+            party=party, source=source, certificate_sha256=sha256,
         )  # fmt: skip
         suppressed = self._admit(source)
         if suppressed is None:
@@ -41,6 +43,8 @@ class Refusals:
             "party": _bounded(party),
             "envelope_sha256": hashlib.sha256(envelope).hexdigest() if envelope else None,
         }
+        if sha256 is not None:
+            detail["certificate_sha256"] = sha256  # of who signed it, and is not the party it claims
         if suppressed:
             detail["suppressed_before"] = suppressed
         try:

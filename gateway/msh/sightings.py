@@ -86,12 +86,8 @@ class Sightings:
         await self._keep(party, found)
 
     async def _keep(self, party: Party, found: NewStranger) -> None:
-        entry = AuditEntry(
-            kind="certificate.quarantined", actor=self._node, subject=printable(party.name, 255),
-            detail={"certificate_sha256": found.sha256, "subject": found.subject, "issuer": found.issuer},
-        )  # fmt: skip
         try:
-            outcome = await self._store.quarantine(found, entry)
+            outcome = await self._store.quarantine(found)
         except StoreUnavailable as unavailable:
             log.event("store.unavailable", level="error", reason=str(unavailable))
             return

@@ -44,7 +44,7 @@ class MemoryPartnerCertificates:
     async def next_uses(self) -> list[NextUse]:
         return sorted(self._next_uses.values(), key=lambda use: (use.first_used, use.party, use.sha256))
 
-    async def quarantine(self, stranger: NewStranger, entry: "AuditEntry") -> Quarantined:
+    async def quarantine(self, stranger: NewStranger) -> Quarantined:
         key, now = (stranger.party, stranger.sha256), self._clock.now()
         if (known := self._strangers.get(key)) is not None:
             self._strangers[key] = replace(known, seen=known.seen + stranger.seen, last_seen=now)
@@ -53,7 +53,6 @@ class MemoryPartnerCertificates:
         if waiting >= MAX_WAITING or len(self._strangers) >= MAX_STRANGERS:
             return "full"
         self._strangers[key] = Stranger(**asdict(stranger), state="WAITING", first_seen=now, last_seen=now)
-        self._append(entry.kind, entry.actor, entry.subject, entry.detail)
         return "new"
 
     async def strangers(self, *, party: str | None = None, state: StrangerState | None = None) -> list[Stranger]:

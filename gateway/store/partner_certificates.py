@@ -99,9 +99,9 @@ class PartnerCertificates(Protocol):
 
     async def next_uses(self) -> list[NextUse]: ...
 
-    async def quarantine(self, stranger: NewStranger, entry: "AuditEntry") -> Quarantined:
-        """Keep a certificate, or that it was seen again. `entry` is audited with one that is new, in one commit.
-        One that was decided on keeps its decision."""
+    async def quarantine(self, stranger: NewStranger) -> Quarantined:
+        """Keep a certificate, or that it was seen again. One that was decided on keeps its decision. Not audited: the
+        refusal is, and that is the one event a refused message leaves [threats 1.0]."""
         ...
 
     async def strangers(self, *, party: str | None = None, state: StrangerState | None = None) -> list[Stranger]:

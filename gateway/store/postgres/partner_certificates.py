@@ -34,10 +34,8 @@ class PartnerCertificates(Room):
     async def next_uses(self) -> list[NextUse]:
         return [NextUse(**row) for row in await self._pool.rows(Q["next_uses"])]
 
-    async def quarantine(self, stranger: NewStranger, entry: "AuditEntry") -> Quarantined:
-        row = await self._pool.write(
-            Q["quarantine"], *astuple(stranger), MAX_WAITING, MAX_STRANGERS, *_texts(entry)
-        )  # fmt: skip
+    async def quarantine(self, stranger: NewStranger) -> Quarantined:
+        row = await self._pool.write(Q["quarantine"], *astuple(stranger), MAX_WAITING, MAX_STRANGERS)
         return row["outcome"]
 
     async def strangers(self, *, party: str | None = None, state: StrangerState | None = None) -> list[Stranger]:

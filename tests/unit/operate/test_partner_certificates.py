@@ -308,7 +308,7 @@ class TestOverview:
         await site.stage()
         await site.used()
         stranger = NewStranger(party=PARTY, sha256="ab" * 32, der=SIGNS, subject="s", issuer="i", valid_from=NOW, valid_until=NOW)
-        await site.store.quarantine(stranger, AuditEntry(kind="k", actor="n", subject="s"))
+        await site.store.quarantine(stranger)
         found = await verbs.overview(site.store, site.config)
         assert [(p.roles, p.in_use_since is not None) for p in found.pinned] == [(("active", "encryption"), False), (("next",), True)]
         assert found.promotable == found.pinned[1:] and [s.sha256 for s in found.waiting] == ["ab" * 32]
@@ -317,7 +317,7 @@ class TestOverview:
 
     async def test_a_decision(self, site):
         stranger = NewStranger(party=PARTY, sha256="ab" * 32, der=NEW, subject="s", issuer="i", valid_from=NOW, valid_until=NOW)
-        await site.store.quarantine(stranger, AuditEntry(kind="k", actor="n", subject="s"))
+        await site.store.quarantine(stranger)
         found, party, alike = await verbs.examined(site.store, site.config, "AB:AB")
         assert party.name == "AP_EE_01" and alike.same("subject")
         assert await verbs.decide(site.store, found, "REJECTED", actor="ada", reason="not theirs")
@@ -382,7 +382,7 @@ class TestDoctor:
         await site.stage()
         await site.used()
         stranger = NewStranger(party=PARTY, sha256="ab" * 32, der=SIGNS, subject="s", issuer="i", valid_from=NOW, valid_until=NOW)
-        await site.store.quarantine(stranger, AuditEntry(kind="k", actor="n", subject="s"))
+        await site.store.quarantine(stranger)
         found = await self.checks(site)
         assert found["next certificate AP_EE_01"][0] == "warn" and found["quarantine"][1].endswith("decision: AP_EE_01")
         await site.promote()

@@ -33,7 +33,7 @@ CREATE TABLE stranger (
 -- come one by one: the lock is what makes the bounds hold with many processes.
 CREATE FUNCTION quarantine(
     claimed text, fingerprint text, octets bytea, its_subject text, its_issuer text, its_start timestamptz,
-    its_end timestamptz, times bigint, most_waiting int, most int, kind text, actor text, about text, detail json
+    its_end timestamptz, times bigint, most_waiting int, most int
 ) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE stranger SET seen = seen + times, last_seen = now() WHERE party = claimed AND sha256 = fingerprint;
@@ -52,6 +52,5 @@ BEGIN
         UPDATE stranger SET seen = seen + times, last_seen = now() WHERE party = claimed AND sha256 = fingerprint;
         RETURN 'again';
     END IF;
-    PERFORM append_audit(kind, actor, about, detail);
     RETURN 'new';
 END $$;

@@ -12,8 +12,8 @@ SELECT append_audit($3, $4, $5, $6) AS number FROM noted;
 SELECT party, sha256, first_used FROM next_use ORDER BY first_used, party, sha256;
 
 -- quarantine
--- Keep the certificate $2 ($3 to $8) of somebody who claims to be $1; bounds $9, $10; an audit row of a new one.
-SELECT quarantine($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS outcome;
+-- Keep the certificate $2 ($3 to $8) of somebody who claims to be $1, within the bounds $9 and $10.
+SELECT quarantine($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) AS outcome;
 
 -- strangers
 -- Certificates that were seen, of party $1, in state $2; NULL: whatever they are.
