@@ -5,7 +5,6 @@ the end of everything. Where the clocks of node and database differ, or time has
 agree again and have kept still for a while.
 """
 
-import random
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -46,7 +45,7 @@ class Watch:
             await clock.sleep(min(ALERTS, max(due_at - clock.monotonic(), 0.1)))
             try:
                 if clock.monotonic() >= due_at:
-                    due_at = clock.monotonic() + INTERVAL * random.uniform(0.9, 1.1)  # noqa: S311
+                    due_at = clock.monotonic() + INTERVAL
                     await self.look()
                 await self._hook.run()
             except StoreUnavailable as error:
