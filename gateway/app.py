@@ -22,7 +22,7 @@ from gateway.backends.domibus_ws import DomibusWsBackend
 from gateway.backends.filesystem import FilesystemBackend
 from gateway.backends.rest import RestBackend
 from gateway.backends.soap_push import SoapPushBackend
-from gateway.clock import SystemClock
+from gateway.clock import Clock, SystemClock
 from gateway.config import Config, Secret
 from gateway.errors import ConfigError, GatewayError, KeyUnavailable, StoreUnavailable
 from gateway.keys import sealing
@@ -417,19 +417,21 @@ def _by_path(backends: dict[str, plugin.Backend]) -> Callable[..., Awaitable[Non
 
 
 async def build(
-    config: Config, *, store: Store | None = None, open_store: Callable[[Config], Awaitable[Store]] = open_store
-) -> Gateway:
+    config: Config, *, store: Store | None = None, open_store: Callable[[Config], Awaitable[Store]] = open_store,
+    clock: Clock | None = None, client: Client | None = None,
+) -> Gateway:  # fmt: skip
     """Wire one worker process's gateway. Raises `ConfigError`, `StoreUnavailable`."""
     keyring = load_keyring(config)
     egress = EgressPolicy(allow_networks=config.egress.allow_networks)
-    clock, cpu = SystemClock(), Cpu(config.workers.threads)
+    clock, cpu = clock or SystemClock(), Cpu(config.workers.threads)
     store = store or await open_store(config)
     agreements, keys = Cell(Agreements(PModeSet())), Cell(keyring)
-    client = Client(egress, tls=partial(_partner_tls, config, keys))
+    client = client or Client(egress, tls=partial(_partner_tls, config, keys))
     kek = load_kek(config)
     ring = OwnRing(
-        store, keys, kek, cpu, read_files=partial(load_keyring, config), tokens=load_tokens(config), tell=client.refresh
-    )
+        store, keys, kek, cpu, read_files=partial(load_keyring, config), tokens=load_tokens(config),
+        tell=lambda: client.refresh(),
+    )  # fmt: skip
     revisions = Revisions(
         store, agreements, ring, cpu,
         test=lambda found, keyring: check_usable(found.pmodes, keyring, backends_of(config)),

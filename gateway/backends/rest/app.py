@@ -11,7 +11,7 @@ import contextlib
 import logging
 import re
 import uuid
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -86,7 +86,6 @@ class Door:
         self._uploads = Places(options.uploads, "too-many-uploads")
         self._streams = Places(options.streams, "too-many-streams")
         self._version = _version()
-        self._openapi = openapi.document(OPERATIONS, self._version)
         verbs: dict[str, dict[str, Verb]] = {}
         for operation in OPERATIONS:
             verbs.setdefault(operation.path, {})[operation.method] = operation.verb
@@ -165,7 +164,7 @@ class Door:
         return answer(Version(product=DISTRIBUTION, version=self._version, api="v1"))
 
     async def _describe(self, request: Request) -> Response:
-        return answer(self._openapi)
+        return answer(_openapi(self._version))
 
     async def _explain(self, request: Request) -> Response:
         return answer(catalogue(request.path("slug")))
@@ -210,6 +209,12 @@ def trace_id_of(traceparent: str) -> str:
     """The trace id of a W3C traceparent header, or a new one [trace-context 3.2]."""
     given = re.fullmatch(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", traceparent)
     return given[1] if given and given[1].strip("0") else uuid.uuid4().hex
+
+
+@cache
+def _openapi(version: str) -> dict[str, Any]:
+    """Made when somebody asks: it takes as long as starting all the rest."""
+    return openapi.document(OPERATIONS, version)
 
 
 def _version() -> str:
