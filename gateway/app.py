@@ -473,8 +473,9 @@ async def build(
     client = client or Client(egress, tls=partial(_partner_tls, config, keys))
     kek = load_kek(config)
     ring = OwnRing(
-        store, keys, kek, cpu, read_files=partial(load_keyring, config), tokens=load_tokens(config), tell=client.refresh
-    )
+        store, keys, kek, cpu, read_files=partial(load_keyring, config), tokens=load_tokens(config),
+        tell=lambda: client.refresh(),
+    )  # fmt: skip
     revisions = Revisions(
         store, agreements, ring, cpu,
         test=lambda found, keyring: check_usable(found.pmodes, keyring, backends_of(config)),

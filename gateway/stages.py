@@ -84,7 +84,7 @@ POINTS: dict[str, str] = {
     "PL02": "pull",     # the answer to our PullRequest begins
     "PL03": "receipt",  # the receipt of a pulled message is claimed
     "PL04": "receipt",  # it was sent, and that is not noted
-    "AG01": "store",    # a revision of the agreements is proposed, nobody has looked at it
+    "AG01": "store",    # a revision of agreements or keys is proposed, nobody has looked at it
     "AG02": "match",    # loaded and tested, not acknowledged
     "AG03": "match",    # acknowledged, not settled
     "AG04": "store",    # everybody has acknowledged, before it is made active

@@ -53,7 +53,8 @@ class NoTokens:
 
 
 class OwnRing(Following):
-    """One a process. `read_files` reads `[[keys.store]]` anew; `tell` is called when other keys are in force."""
+    """One a process. `read_files` reads `[[keys.store]]` anew; `tell` is called when partners are to see another
+    certificate in TLS."""
 
     topic = "keys"
 
@@ -98,16 +99,20 @@ class OwnRing(Following):
         return _over(self._opened, files)
 
     def take_files(self, files: Keyring) -> None:
-        """The key files were read again."""
+        """The key files were read again, and with them perhaps those of TLS."""
         self._files = files
         self._set()
+        self._tell()
 
     def _set(self) -> None:
+        before = self.keyring.tls("tls-client")
         if self.trouble is not None and not self._opened.number:
             self._cell.value = Unopened(self.trouble)
         else:
             self._cell.value = _over(self._opened, self._files)
-        self._tell()
+        after = self.keyring.tls("tls-client")
+        if (before and before.certificate) != (after and after.certificate):
+            self._tell()  # connections to partners are made anew
 
     # -- following ----------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The commands that docs/operations.md and pmodes/README.md show for changing agreements are commands there are."""
+"""The commands that the documentation shows for changing agreements and keys are commands there are."""
 
 import re
 import shlex
@@ -16,6 +16,8 @@ def shown():
     section = (ROOT / "docs/operations.md").read_text().partition("## Changing agreements")[2].partition("\n## ")[0]
     for text in (section, (ROOT / "pmodes/README.md").read_text()):
         yield from re.findall(r"^    gateway (pmodes (?:plan|apply|rollback|history|diff|show)\b.*)$", text, re.MULTILINE)
+    for page in sorted((ROOT / "docs/operators").glob("*.md")):
+        yield from re.findall(r"^ +gateway ((?:certs|store) .*)$", page.read_text(), re.MULTILINE)
 
 
 def test_there_are_some():
@@ -23,9 +25,12 @@ def test_there_are_some():
 
 
 @pytest.mark.parametrize("line", list(shown()))
-def test_parses(line, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_parses(line, monkeypatch, tmp_path):
     arguments = shlex.split(line, comments=True)
+    monkeypatch.chdir(tmp_path if arguments[0] in ("certs", "store") else ROOT)
+    for name in arguments:  # files that a command wants to be there
+        if arguments[0] == "certs" and name.endswith((".pem", ".p12", ".txt", ".crl")):
+            Path(name).touch()
     context, command = None, root
     while isinstance(command, click.Group):
         context = click.Context(command, parent=context, info_name=command.name)
