@@ -69,6 +69,7 @@ from gateway.operate.updates.work import UpdateWork
 from gateway.operate.watch import Watch
 from gateway.operate.watched import Watched
 from gateway.operate.watched import ours as our_certificates
+from gateway.operate.watched import ring as watched_ring
 from gateway.pmodes import toml as pmode_toml
 from gateway.pmodes.bundle import Bundle, Files
 from gateway.pmodes.updates import BACKEND as UPDATES
@@ -228,7 +229,7 @@ class Gateway:
         self._rooms, self._workers, self._backends, self.duty = rooms, workers, backends, duty
         self.sender, self.holder, self.puller, self.door = sender, holder, puller, door
         teller = WebhookSender(door, f"urn:oots-as4-gateway:{rooms.node}")
-        self.watch = Watch(rooms, Hook(rooms.config, rooms.store, teller))
+        self.watch = Watch(rooms, Hook(rooms.config, rooms.store, teller), sources=[partial(_ring_certificates, rooms)])
         self._draining = False
         self._tasks: list[asyncio.Task] = []
         self.health = health(draining=lambda: self._draining, certificates=_Certificates(rooms))
@@ -337,6 +338,11 @@ class Gateway:
     def tls_key(self, use: str) -> TlsKey | None:
         """The key for TLS that the ring has, if any."""
         return self._rooms.keyring.value.tls(use)
+
+
+async def _ring_certificates(rooms: Rooms) -> list[Watched]:
+    """For the watch: keys that wait and keys that drain are no keys of the keyring."""
+    return watched_ring(await rooms.store.own_keys(), rooms.agreements.value.pmodes)
 
 
 class _Certificates:

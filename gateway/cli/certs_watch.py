@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gateway.cli.explain import language_option
-from gateway.cli.local import config_option, found_config
+from gateway.cli.local import config_option, found_config, keys_in_force, on_database
 from gateway.cli.output import json_option, show_json, show_table
 
 
@@ -68,7 +68,7 @@ def _found(config: Path | None) -> list[Any]:
     from gateway import app
     from gateway.cli.pmodes_change import revision_files
     from gateway.errors import NotFound, StoreUnavailable
-    from gateway.operate.watched import everything
+    from gateway.operate.watched import everything, ring
     from gateway.pmodes.toml import expanded
 
     settings = app.load_config(config or found_config())
@@ -77,4 +77,8 @@ def _found(config: Path | None) -> list[Any]:
     except (StoreUnavailable, NotFound) as error:
         click.echo(f"! by the files, not by what is in force: {error}", err=True)
         pmodes = app.load_pmodes(settings)
-    return everything(settings, app.load_keyring(settings), pmodes)
+    try:
+        keys = on_database(settings, lambda store: store.own_keys(), look_only=True)
+    except StoreUnavailable:
+        keys = []
+    return list(dict.fromkeys([*everything(settings, keys_in_force(settings), pmodes), *ring(keys, pmodes)]))

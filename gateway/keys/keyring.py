@@ -241,8 +241,20 @@ class Keyring:
         mine = _of(self._decrypting, _name(party))
         return mine + self._below.decryption_keys(party) if self._below else mine
 
+    @property
+    def files(self) -> "Keyring":
+        """The keys that are configured as files."""
+        return self._below if self._below is not None else self
+
+    def in_use(self) -> tuple[tuple[str | None, str, SigningKey | TlsKey], ...]:
+        """What of these keys, and not of those below, signs or stands for us in TLS: party, use, key."""
+        return (
+            *((party, "sign", key) for party, keys in self._signing.items() for key in keys),
+            *((None, use, key) for use, key in self._tls.items()),
+        )
+
     def every(self) -> tuple[tuple[str | None, Literal["sign", "decrypt"], SigningKey | DecryptionKey], ...]:
-        """All keys there are, as configured: the party's id or None for every party, the use, the key."""
+        """All of these keys, and not those below: the party's id or None for every party, the use, the key."""
         return (
             *((party, "sign", key) for party, keys in self._signing.items() for key in keys),
             *((party, "decrypt", key) for party, keys in self._decrypting.items() for key in keys),

@@ -62,6 +62,7 @@ class Watch:
         )
         for source in self._sources:
             watched += await source()
+        watched = list(dict.fromkeys(watched))
         metrics.certificates((w.owner, w.use, w.id[:12], w.not_before.timestamp(), w.not_after.timestamp())
                              for w in watched)  # fmt: skip
         now = await rooms.store.now()

@@ -20,6 +20,7 @@ from gateway.as4.wss.algorithms import UNREADABLE
 from gateway.config import Config
 from gateway.errors import KeyUnavailable
 from gateway.keys.keyring import Keyring
+from gateway.store.keys import OwnKey
 
 Use = Literal["sign", "decrypt", "encrypt", "tls-server", "tls-client", "tls-ca", "ca", "crl"]
 #: active: used, and what ends with it fails. next: will be. draining: only for what is still under way.
@@ -70,12 +71,39 @@ def one(der: bytes, *, owner: str, use: Use, ours: bool, state: State = "active"
 def ours(config: Config, keyring: Keyring, pmodes: PModeSet) -> list[Watched]:
     """Our signing, decryption and TLS certificates, with the CAs that issued them as far as they are at hand."""
     found = [*_keys(keyring, pmodes), *_tls(config)]
+    if keyring.files is not keyring:
+        found += [
+            watched for party, use, key in keyring.in_use() for owner in _owners(party, pmodes)
+            for watched in _with_issuers(key.certificate, key.chain, owner, use, "active")
+        ]  # fmt: skip
     return list(dict.fromkeys(w for w in found if w is not None))
 
 
+#: What a state in the ring means here.
+_STATES: dict[str, State] = {"ACTIVE": "active", "STAGED": "next", "ANNOUNCED": "next", "DRAINING": "draining"}
+
+
+def ring(keys: Iterable[OwnKey], pmodes: PModeSet) -> list[Watched]:
+    """Our certificates that are kept in the database, each use with its state."""
+    found = [
+        watched for key in keys if key.certificate is not None for use, state in key.states.items() if state in _STATES
+        for owner in _owners(key.party, pmodes)
+        for watched in _with_issuers(key.certificate, key.chain, owner, use, _STATES[state])
+    ]  # fmt: skip
+    return list(dict.fromkeys(w for w in found if w is not None))
+
+
+def _with_issuers(der: bytes, chain: Iterable[bytes], owner: str, use: Use, state: State) -> Iterator[Watched | None]:
+    yield one(der, owner=owner, use=use, ours=True, state=state)
+    for issuer in chain:
+        yield one(issuer, owner=owner, use="ca", ours=True)
+
+
 def _keys(keyring: Keyring, pmodes: PModeSet) -> Iterator[Watched | None]:
-    """Of several keys for one thing the one that signs now is active; those that came after it are next."""
-    signing = _signing(keyring, pmodes)
+    """Of key files. Of several for one thing the one that signs now is active, and the others are next; where keys of
+    the database sign, what a file had is draining."""
+    signing, spare_state = _signing(keyring, pmodes), "next" if keyring.files is keyring else "draining"
+    keyring = keyring.files
     newest = {
         owner: max(
             (x509.load_der_x509_certificate(key.certificate).not_valid_after_utc
@@ -87,7 +115,7 @@ def _keys(keyring: Keyring, pmodes: PModeSet) -> Iterator[Watched | None]:
     for party, use, key in keyring.every():
         for owner in _owners(party, pmodes):
             if use == "sign":
-                state = "active" if key.certificate in signing else "next"
+                state = "active" if key.certificate in signing else spare_state
             else:
                 end = x509.load_der_x509_certificate(key.certificate).not_valid_after_utc
                 # What nobody signs with any more decrypts what is under way, as long as a younger one is there.
