@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import os
+from pathlib import Path
 
 import click
 import pytest
@@ -21,9 +22,13 @@ from tests.peer import Authority, Keys
 from tests.unit.store.servers import Servers
 from tests.world import to_pem, write_site
 
+TESTS = Path(__file__).parents[2]
+
 #: Commands that change nothing, or only files that somebody names: what comes into force is in the audit.
 LOOKS = {
-    "audit list", "audit verify", "backends list", "certs calendar", "certs dev", "certs show", "certs watch", "demo",
+    "audit list", "audit verify", "backends list", "certs calendar", "certs dev", "certs export", "certs list",
+    "certs needs-renewal", "certs show", "certs timeline", "certs watch", "demo", "ha status", "parties certs",
+    "parties quarantine list", "parties quarantine show", "parties updates list", "parties updates show",
     "doctor", "explain", "inspect", "messages list", "messages show", "messages trace", "openapi", "parties export",
     "parties list", "parties show", "parties test", "pmodes diff", "pmodes export", "pmodes history",
     "pmodes import-domibus", "pmodes lint", "pmodes list", "pmodes plan", "pmodes schema", "pmodes show", "pmodes why",
@@ -46,6 +51,31 @@ ACTS = {
     "audit export": "audit.exported",
     "audit anchor": "audit.anchored",
 }
+#: Those that need partners, processes or a ring: what they write, and the test, or the page that a test executes, that
+#: sees it written.
+ELSEWHERE = {
+    "certs csr": ("key.added", "unit/operate/test_key_import.py"),
+    "certs import": ("key.completed", "unit/operate/test_key_import.py"),
+    "certs stage": ("key.moved", "unit/operate/test_certificates.py"),
+    "certs promote": ("key.chosen", "contract/test_keys_contract.py"),
+    "certs rollback": ("key.unchosen", "contract/test_keys_contract.py"),
+    "certs retire": ("key.dropped", "contract/test_keys_contract.py"),
+    "certs announce": ("certificates.announced", "contract/test_rotation_contract.py"),
+    "certs ping": ("certificates.asked", "../docs/operators/certificates.md"),
+    "store rekey": ("store.rekeyed", "unit/operate/test_rekey.py"),
+    "ha switchover": ("pair.switchover", "contract/test_pair_contract.py"),
+    "ha drain": ("pair.drained", "contract/test_pair_contract.py"),
+    "ha undrain": ("pair.undrained", "contract/test_pair_contract.py"),
+    "parties stage-certificate": ("agreements.activated", "contract/test_agreements_contract.py"),
+    "parties promote": ("agreements.activated", "contract/test_agreements_contract.py"),
+    "parties retire-certificate": ("agreements.activated", "contract/test_agreements_contract.py"),
+    "parties quarantine accept": ("certificate.accepted", "contract/test_partner_certificates_contract.py"),
+    "parties quarantine reject": ("certificate.rejected", "contract/test_partner_certificates_contract.py"),
+    "parties updates approve": ("update.approved", "unit/operate/updates/test_responding.py"),
+    "parties updates reject": ("update.refused", "unit/operate/updates/test_responding.py"),
+    "parties updates request": ("update.prepared", "unit/operate/updates/test_asking.py"),
+    "parties updates terminate": ("update.prepared", "unit/operate/updates/test_asking.py"),
+}
 
 
 def commands(command=root, context=None, path=()):
@@ -59,9 +89,11 @@ def commands(command=root, context=None, path=()):
 
 
 def test_every_command_is_known_to_look_or_to_act():
-    found = set(commands())
-    assert found - LOOKS - set(ACTS) == set(), "say above whether it changes something, and what it leaves in the audit"
-    assert (LOOKS | set(ACTS)) - found == set() and not LOOKS & set(ACTS)
+    found, acting = set(commands()), {*ACTS, *ELSEWHERE}
+    assert found - LOOKS - acting == set(), "say above whether it changes something, and what it leaves in the audit"
+    assert (LOOKS | acting) - found == set() and not LOOKS & acting
+    for command, (kind, test) in ELSEWHERE.items():
+        assert kind in (TESTS / test).read_text(), f"{command}: {test} does not look for {kind}"
 
 
 @pytest.fixture(scope="module")

@@ -133,6 +133,8 @@ async def test_where_the_agreement_says_operator_every_request_waits(tmp_path):
         assert message.action == "RejectCertificateUpdate" and isinstance(said, UpdateException)
         assert said.reference == document.id and said.errors[0].description == "not before our holidays"
         assert said.errors[0].short == "NotApproved" and partner(await settle(w)).next is None
+        noted = [(entry.kind, entry.actor) for entry in await w.store.audit_entries(limit=500)]
+        assert ("update.refused", "ann@lv") in noted
 
 
 async def test_nobody_decided_before_respond_by(tmp_path):
