@@ -124,9 +124,9 @@ class Rotation:
         """Note first uses; move whoever refuses; have sent again what can be signed otherwise now."""
         await self._note_uses()
         if self._settings.refusals:
-            for found in await self._store.refusing(within=self._settings.within, proofs=self._believed()):
-                if found.count >= self._settings.refusals:
-                    await self._go_back(found)
+            refusing = await self._store.refusing(within=self._settings.within, proofs=self._believed())
+            if enough := [found for found in refusing if found.count >= self._settings.refusals]:
+                await self._go_back(enough)
         for found in await self._store.unsettled():
             await self._send_again(found)
         if self._clock.monotonic() >= self._pruned:
@@ -143,33 +143,43 @@ class Rotation:
                 log.event("certificate.used", party=partner.value, fingerprint=certificate.hex(), use=use)
             self._fresh.pop()
 
-    async def _go_back(self, found: Refusing) -> None:
-        """Propose the ring in which the partner is signed for with the key before. Every process would propose the
+    async def _go_back(self, refusing: list[Refusing]) -> None:
+        """Propose the ring in which these partners are signed for with the key before. Every process would propose the
         same octets: that is one proposal."""
         ring = await self._store.active_ring()
         if ring is None or self._clock.monotonic() < self._patience:
             return
-        keys = Keys.of(await self._store.own_keys(), Ring.decode(ring.content))
-        known = await self._store.ledger(partner=found.partner)
-        way = keys.way_back(found.certificate, found.party, self._clock.now(), known)
-        if way is None:
+        keys, going = Keys.of(await self._store.own_keys(), Ring.decode(ring.content)), []
+        for found in refusing:
+            known = await self._store.ledger(partner=found.partner)
+            way = keys.way_back(found.certificate, found.party, self._clock.now(), known)
+            if way is not None:
+                going.append((found, way[0]))
+                keys = Keys(keys.by_id, way[1])
+        if not going:
             return
-        back, wanted = way
         point("RT01")
-        reason = f"{found.party} refuses {found.certificate.hex()[:16]}, back to {back.fingerprint[:16]}"
+        notes = {
+            "partner": ", ".join(found.partner for found, _ in going),
+            "refused": ", ".join(found.certificate.hex() for found, _ in going),
+            "fingerprint": ", ".join(back.fingerprint for _, back in going),
+            "refusals": ", ".join(str(found.count) for found, _ in going),
+        }
+        said = [f"{f.party} refuses {f.certificate.hex()[:16]}, back to {b.fingerprint[:16]}" for f, b in going]
         try:
             await self._store.propose_revision(NewRevision(
-                topic="keys", base=ring.number, content=wanted.encode(), author=ACTOR, reason=reason,
-                notes={"partner": found.partner, "refused": found.certificate.hex(), "fingerprint": back.fingerprint,
-                       "refusals": str(found.count), "since": found.since.isoformat(timespec="seconds")},
+                topic="keys", base=ring.number, content=keys.ring.encode(), author=ACTOR, notes=notes,
+                reason="; ".join(said)[:500],
             ))  # fmt: skip
         except (StalePlan, NotPossible) as error:
             # Another change is on its way, perhaps this very one; the next look sees what came of it.
-            log.event("certificate.going_back", level="warning", party=found.party, reason=str(error))
+            for found, _ in going:
+                log.event("certificate.going_back", level="warning", party=found.party, reason=str(error))
             return
         # Everybody has to acknowledge it. Should somebody refuse, it is not proposed twice a second.
         self._patience = self._clock.monotonic() + AGAIN
-        log.event("certificate.going_back", level="warning", party=found.party, reason=reason)
+        for (found, _), text in zip(going, said, strict=True):
+            log.event("certificate.going_back", level="warning", party=found.party, reason=text)
 
     async def _send_again(self, found: Refusing) -> None:
         """What the partner refused goes out again, if another certificate signs for it now."""
