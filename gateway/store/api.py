@@ -388,10 +388,6 @@ class NewEvent(Struct, frozen=True):
     data: dict[str, Any] = field(default_factory=dict)
 
 
-#: How long the one that tries whether a partner answers again may take before another one does.
-PROBE = 60.0
-
-
 class Shutting(Struct, frozen=True):
     """After how many failures in a row a partner is shut; for how many seconds, twice as long after every further one,
     and at most; each a quarter more or less."""

@@ -475,7 +475,7 @@ class MemoryStore(
                 taken[job.queue] += 1
                 claimed.append(self._claim(job, lease))
                 if kind == "send":
-                    self._probing(job.queue, job.claim)
+                    self._probing(job.queue, job.claim, lease)
         return claimed
 
     async def claim_overdue(self, *, worker: str, limit: int, lease: float) -> list[Job]:
@@ -497,6 +497,7 @@ class MemoryStore(
     async def renew(self, job_id: UUID, claim: UUID, lease: float) -> datetime:
         job = self._held(job_id, claim, None)
         job.due_at = self._clock.now() + timedelta(seconds=lease)
+        self._still_probing(claim, job.due_at)
         return job.due_at
 
     async def release(self, job_id: UUID, claim: UUID, *, due_in: float = 0.0, error: str | None = None) -> None:

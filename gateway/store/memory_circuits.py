@@ -6,7 +6,7 @@ from typing import Literal
 from uuid import UUID
 
 from gateway.clock import Clock
-from gateway.store.api import PROBE, Circuit, Shutting
+from gateway.store.api import Circuit, Shutting
 
 
 @dataclass
@@ -40,11 +40,16 @@ class MemoryCircuits:
         found = self._circuits.get(partner)
         return found is None or found.shut_until is None or found.shut_until <= self._clock.now()
 
-    def _probing(self, partner: str, claim: UUID) -> None:
-        """If the partner is shut, this claim tries for all."""
+    def _probing(self, partner: str, claim: UUID, lease: float) -> None:
+        """If the partner is shut, this claim tries for all, as long as it lasts."""
         if self._is_shut(partner):
             found = self._circuits[partner]
-            found.shut_until, found.probe = self._clock.now() + timedelta(seconds=PROBE), claim
+            found.shut_until, found.probe = self._clock.now() + timedelta(seconds=lease), claim
+
+    def _still_probing(self, claim: UUID, until: datetime) -> None:
+        for found in self._circuits.values():
+            if found.probe == claim:
+                found.shut_until = until
 
     def _try_partner(self, partner: str) -> None:
         if self._is_shut(partner):

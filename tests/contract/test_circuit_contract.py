@@ -70,6 +70,21 @@ async def test_when_its_time_is_over_one_tries_for_all(store, other):
     assert len(await other.claim("send", worker="w", limit=20, lease=9)) == 7
 
 
+async def test_who_tries_and_dies_is_followed_when_its_claim_ends(store, other):
+    messages = await submit(store, 8)
+    await shut(store)
+    job, *_ = [m for m in messages if (await store.message(m.id)).state == "SUBMITTED"]
+    assert await store.requeue(job.id)
+    [probe] = await store.claim("send", worker="w", limit=4, lease=0.3)
+    await store.renew(probe.id, probe.claim, 0.6)  # it takes its time, and says so
+    await asyncio.sleep(0.35)
+    assert await claim_one(other) is None
+    await asyncio.sleep(0.4)
+    [follower] = await other.claim("send", worker="w", limit=4, lease=9)
+    assert follower.queue == DEAD and await claim_one(store) is None
+    assert await end(other, follower, answered=True, state="ACKNOWLEDGED") == "open"
+
+
 async def test_what_had_begun_before_does_not_keep_it_shut_for_longer(store):
     await submit(store, 9)
     early = await store.claim("send", worker="w", limit=3, lease=9)

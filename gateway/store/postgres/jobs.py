@@ -9,7 +9,7 @@ from asyncpg import Record
 from gateway.errors import ClaimLost
 from gateway.scope import EVERYTHING, Scope
 from gateway.stages import Step
-from gateway.store.api import PROBE, Circuit, Job, JobKind, NewEvent, Viewer, WaitingFilter
+from gateway.store.api import Circuit, Job, JobKind, NewEvent, Viewer, WaitingFilter
 from gateway.store.postgres import rows
 from gateway.store.postgres.pool import Abandoned
 from gateway.store.postgres.room import Room
@@ -36,8 +36,8 @@ class Jobs(Room):
             found = await self._pool.writes(Q["claim_notify"], limit, worker, lease, wanted, states, each,
                                             list(without))  # fmt: skip
         elif kind == "send":
-            found = await self._pool.writes(Q["claim_send"], limit, worker, lease, wanted, states, each, list(without),
-                                            PROBE)  # fmt: skip
+            found = await self._pool.writes(Q["claim_send"], limit, worker, lease, wanted, states, each,
+                                            list(without))  # fmt: skip
         else:
             found = await self._pool.writes(Q["claim_pull"], kind, limit, worker, lease, wanted, states)
         return _in_order(found)

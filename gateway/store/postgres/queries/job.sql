@@ -5,7 +5,8 @@
 -- Take up to $1 due messages for $3 seconds in the name of $2; partner by partner, whose message waits longest first, of
 -- each $6 at most.
 -- Only to the partners $4 unless that is NULL, and to none of $7. $5: the states a claim may start from. From
--- a partner that is shut nothing until its time is over; then one, and whoever has it tries for all ($8 seconds).
+-- a partner that is shut nothing until its time is over; then one, and whoever has it tries for all, as long as the
+-- claim lasts.
 WITH RECURSIVE waiting (queue, head) AS (
     -- From partner to partner along the index: its first entry is the job that is due first.
     (SELECT queue, due_at FROM job
@@ -38,7 +39,7 @@ WITH RECURSIVE waiting (queue, head) AS (
                        FOR UPDATE SKIP LOCKED) AS next
      LIMIT $1
 ), probing AS (
-    UPDATE circuit SET shut_until = now() + make_interval(secs => $8), probe = due.claim
+    UPDATE circuit SET shut_until = now() + make_interval(secs => $3), probe = due.claim
       FROM due WHERE circuit.partner = due.queue AND circuit.shut_until IS NOT NULL
 )
 UPDATE job
@@ -141,10 +142,16 @@ UPDATE job
 RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, data, was_due;
 
 -- renew
--- Keep job $1 under the claim $2 for another $3 seconds. No row: the claim was lost.
-UPDATE job SET due_at = now() + make_interval(secs => $3)
- WHERE id = $1 AND claim = $2 AND state IN ('CLAIMED', 'ATTEMPT_OPEN')
-RETURNING due_at AS lease_until;
+-- Keep job $1 under the claim $2 for another $3 seconds; if it tries a partner that is shut, for as long nobody else
+-- does. No row: the claim was lost.
+WITH kept AS (
+    UPDATE job SET due_at = now() + make_interval(secs => $3)
+     WHERE id = $1 AND claim = $2 AND state IN ('CLAIMED', 'ATTEMPT_OPEN')
+ RETURNING due_at
+), probing AS (
+    UPDATE circuit SET shut_until = kept.due_at FROM kept WHERE circuit.probe = $2
+)
+SELECT due_at AS lease_until FROM kept;
 
 -- release
 -- Give job $1 back under the claim $2, from one of $5, due in $3 seconds; $4 says why. No row: lost.
