@@ -21,6 +21,7 @@ from gateway.operate import agreements, partner_files
 from gateway.operate.partner_certificates import repinned, writes
 from gateway.operate.pins import Pins, staged
 from gateway.operate.plan import Lint, bundle_of, new_errors
+from gateway.operate.proposals import MAX_TEXT
 from gateway.operate.updates.rule import Next
 from gateway.pmodes.bundle import Bundle
 from gateway.pmodes.edit import with_agreed
@@ -68,7 +69,7 @@ class Stager:
         notes = {"act": "agreement update", "party": party}
         notes |= {f"next_{one.use}_sha256": hashlib.sha256(one.certificate).hexdigest() for one in next}
         outcome = await agreements.apply(
-            self._store, new, base=active.number, author=author, reason=reason[: agreements.MAX_TEXT], notes=notes,
+            self._store, new, base=active.number, author=author, reason=reason[: MAX_TEXT], notes=notes,
             patience=self._patience, look=self._look,
         )  # fmt: skip
         if outcome.revision.state != "ACTIVE":
