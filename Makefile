@@ -11,18 +11,26 @@ help:            ## this list
 demo: install    ## two access points exchange evidence on this machine (ARGS="--once --json")
 	@$(BIN)/gateway demo $(ARGS)
 
-# What starts processes of its own mostly waits; it runs beside the rest, and its log comes afterwards.
+# What starts processes of its own mostly waits: each of these runs beside the rest, and their logs come afterwards.
 QUICK := -m "not slow and not peer"
 PROCESSES := tests/failover tests/interop
 test: install    ## the default test suite
 ifneq ($(ARGS),)
 	$(BIN)/python -m pytest -q $(QUICK) $(ARGS)
 else
-	@log=$$(mktemp); $(BIN)/python -m pytest -q $(QUICK) $(PROCESSES) >"$$log" 2>&1 & beside=$$!; \
-	trap 'kill $$beside 2>/dev/null; rm -f "$$log"' EXIT; \
-	$(BIN)/python -m pytest -q $(QUICK) $(PROCESSES:%=--ignore=%); rest=$$?; \
-	wait $$beside; beside_status=$$?; echo "--- $(PROCESSES)"; cat "$$log"; \
-	test $$rest -eq 0 -a $$beside_status -eq 0
+	@logs=$$(mktemp -d); beside=; \
+	for room in $(PROCESSES); do \
+	  { $(BIN)/python -m pytest -q $(QUICK) $$room; echo $$? >"$$logs/$$(basename $$room).status"; } \
+	    >"$$logs/$$(basename $$room)" 2>&1 & beside="$$beside $$!"; \
+	done; \
+	trap 'kill $$beside 2>/dev/null; rm -rf "$$logs"' EXIT; \
+	$(BIN)/python -m pytest -q $(QUICK) $(PROCESSES:%=--ignore=%); status=$$?; \
+	wait $$beside; \
+	for room in $(PROCESSES); do \
+	  echo "--- $$room"; cat "$$logs/$$(basename $$room)"; \
+	  test "$$(cat "$$logs/$$(basename $$room).status")" = 0 || status=1; \
+	done; \
+	exit $$status
 endif
 
 # A single test of a long suite may take longer than the limit of pyproject.toml.

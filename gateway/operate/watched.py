@@ -18,7 +18,7 @@ from gateway.as4.pmode import Party, PathTrust, PModeSet
 from gateway.as4.profiles import PROFILES
 from gateway.as4.wss.algorithms import UNREADABLE
 from gateway.config import Config
-from gateway.errors import KeyUnavailable
+from gateway.errors import KeyUnavailable, RingUnavailable
 from gateway.keys.keyring import Keyring
 from gateway.store.keys import OwnKey
 
@@ -134,7 +134,7 @@ def _signing(keyring: Keyring, pmodes: PModeSet) -> set[bytes]:
             if pmodes.is_self(party.party_id):
                 try:
                     found.add(keyring.signing_key(party.party_id, PROFILES[leg.profile]).certificate)
-                except KeyUnavailable:
+                except (KeyUnavailable, RingUnavailable):
                     continue  # `ready` and `doctor` say so
     return found or {key.certificate for _, use, key in keyring.every() if use == "sign"}
 

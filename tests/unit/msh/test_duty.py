@@ -109,7 +109,11 @@ async def test_stepping_down_lets_another_take_over_at_once():
 
 async def test_an_unfit_node_makes_room_for_a_fit_one():
     clock, _, first, second = await two()
-    first.watch(lambda: "keys: no key")
+
+    async def fit():
+        return "keys: no key"
+
+    first.watch(fit)
     await first.beat()
     clock.passed += LEASE + 0.1
     await second.beat()

@@ -101,7 +101,7 @@ async def test_a_token_that_is_gone_makes_the_process_unready_and_nothing_is_sig
     [token] = rotation.tokens._open.values()
     token._drop()
     token.label = "unplugged"  # what it looks for is not there
-    lv.gateway._ready = (0.0, False, [])
+    lv.gateway.health.forget()
     ready, checks = await lv.gateway.ready()
     assert not ready and "there is no token" in {name: text for name, _, text in checks}["keys"]
     view = await lv.submit()
@@ -111,7 +111,7 @@ async def test_a_token_that_is_gone_makes_the_process_unready_and_nothing_is_sig
     assert status == 503
     # It is plugged in again.
     token.label = LABEL
-    lv.gateway._ready = (0.0, False, [])
+    lv.gateway.health.forget()
     assert (await lv.gateway.ready())[0]
     check_receipt(await lv.give(sent := lv.peer.message()), sent)
 

@@ -5,7 +5,6 @@ import base64
 import dataclasses
 import datetime
 import json
-import math
 import os
 import stat
 import sys
@@ -120,11 +119,12 @@ async def test_what_cannot_be_read_is_passed_over(lv, tmp_path):
 async def test_the_gateway_tells_of_its_certificates_in_its_health(lv):
     ok, checks = await lv.gateway.ready()
     assert ok and [(name, good) for name, good, _ in checks if name == "certificates"] == [("certificates", True)]
-    clock = Clock()
-    lv.gateway._rooms = dataclasses.replace(lv.gateway._rooms, clock=clock)
-    end = min(w.not_after for w in ours(lv.gateway._rooms.config, lv.gateway._rooms.keyring.value, lv.gateway._rooms.agreements.value.pmodes))
+    clock, rooms = Clock(), lv.gateway._rooms
+    end = min(w.not_after for w in ours(rooms.config, rooms.keyring.value, rooms.agreements.value.pmodes))
+    lv.gateway.health._certificates._rooms = dataclasses.replace(rooms, clock=clock)
     for left, good, word in ((6 * DAY, True, "warning: "), (-DAY, False, "has ended")):
-        clock.moment, lv.gateway._ready = end - left, (-math.inf, False, [])
+        clock.moment = end - left
+        lv.gateway.health.forget()
         ok, checks = await lv.gateway.ready()
         [(_, verdict, text)] = [c for c in checks if c[0] == "certificates"]
         assert (ok, verdict) == (good, good) and word in text

@@ -1,9 +1,11 @@
 import ast
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from gateway.store.postgres import sql
+from gateway.store.seals import SealedKind
 
 STATEMENTS = [(file, name, text) for file in sql.names() for name, text in sql.load(file).items()]
 ROOT = Path(sql.__file__).parent
@@ -38,6 +40,8 @@ def test_every_statement_is_used_and_every_used_one_is_there():
                 ]  # fmt: skip
                 used |= {(files[node.value.id], name) for name in names if isinstance(node.slice, ast.Constant)
                          or name in sql.load(files[node.value.id])}  # fmt: skip
+    # `seals` puts the name together of what is sealed and what is asked.
+    used |= {("seal", f"{kind.replace('-', '_')}_{verb}") for kind in get_args(SealedKind) for verb in ("others", "anew")}
     assert used == {(file, name) for file, name, _ in STATEMENTS}
 
 
