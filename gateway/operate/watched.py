@@ -148,7 +148,8 @@ def _owners(party: str | None, pmodes: PModeSet) -> tuple[str, ...]:
 def _tls(config: Config) -> Iterator[Watched | None]:
     for name, tls in (("AS4 listener", config.as4.tls), ("API listener", config.plugin.tls)):
         if tls is not None:
-            yield from _chain(tls.certificate, name, "tls-server")
+            if tls.certificate is not None:  # else it is one of the ring
+                yield from _chain(tls.certificate, name, "tls-server")
             if tls.client_ca is not None:
                 yield from (one(der, owner=name, use="tls-ca", ours=True) for der in _file(tls.client_ca))
     if config.as4.client_tls.certificate is not None:
