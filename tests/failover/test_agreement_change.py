@@ -137,6 +137,7 @@ properties = ["originalSender", "finalRecipient"]
     assert site.serving() == dict.fromkeys(PROCESSES, 8)
 
 
+@pytest.mark.slow
 def test_a_network_of_32_joins_as_it_was_published_and_is_taken_back(site, folder):
     """The P-Mode and the truststore of a network, imported and applied while messages go, then rolled back."""
     site.start()

@@ -157,6 +157,7 @@ def site(folder):
     server.stop()
 
 
+@pytest.mark.slow
 def test_every_key_is_replaced_once_under_traffic(site, folder):
     site.start()
     load, shakes = Load(site, folder / "load"), Handshakes(site.ee.as4, site.twin.as4)
