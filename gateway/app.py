@@ -68,6 +68,7 @@ from gateway.operate.updates.staging import Stager
 from gateway.operate.updates.work import UpdateWork
 from gateway.operate.watch import Watch
 from gateway.operate.watched import Watched
+from gateway.operate.watched import lists as watched_lists
 from gateway.operate.watched import ours as our_certificates
 from gateway.operate.watched import ring as watched_ring
 from gateway.pmodes import toml as pmode_toml
@@ -229,7 +230,7 @@ class Gateway:
         self._rooms, self._workers, self._backends, self.duty = rooms, workers, backends, duty
         self.sender, self.holder, self.puller, self.door = sender, holder, puller, door
         teller = WebhookSender(door, f"urn:oots-as4-gateway:{rooms.node}")
-        self.watch = Watch(rooms, Hook(rooms.config, rooms.store, teller), sources=[partial(_ring_certificates, rooms)])
+        self.watch = Watch(rooms, Hook(rooms.config, rooms.store, teller), sources=[partial(_more_to_watch, rooms)])
         self._draining = False
         self._tasks: list[asyncio.Task] = []
         self.health = health(draining=lambda: self._draining, certificates=_Certificates(rooms))
@@ -340,9 +341,10 @@ class Gateway:
         return self._rooms.keyring.value.tls(use)
 
 
-async def _ring_certificates(rooms: Rooms) -> list[Watched]:
-    """For the watch: keys that wait and keys that drain are no keys of the keyring."""
-    return watched_ring(await rooms.store.own_keys(), rooms.agreements.value.pmodes)
+async def _more_to_watch(rooms: Rooms) -> list[Watched]:
+    """Keys that wait and keys that drain are no keys of the keyring; and what only the database knows of."""
+    ring = watched_ring(await rooms.store.own_keys(), rooms.agreements.value.pmodes)
+    return [*ring, *watched_lists(await rooms.store.revocations())]
 
 
 class _Certificates:

@@ -21,6 +21,7 @@ from gateway.config import Config
 from gateway.errors import KeyUnavailable, RingUnavailable
 from gateway.keys.keyring import Keyring
 from gateway.store.keys import OwnKey
+from gateway.store.partner_certificates import Revocation
 
 Use = Literal["sign", "decrypt", "encrypt", "tls-server", "tls-client", "tls-ca", "ca", "crl"]
 #: active: used, and what ends with it fails. next: will be. draining: only for what is still under way.
@@ -91,6 +92,20 @@ def ring(keys: Iterable[OwnKey], pmodes: PModeSet) -> list[Watched]:
         for watched in _with_issuers(key.certificate, key.chain, owner, use, _STATES[state])
     ]  # fmt: skip
     return list(dict.fromkeys(w for w in found if w is not None))
+
+
+def lists(known: Iterable[Revocation]) -> list[Watched]:
+    """Lists of revoked certificates that come to their end because no newer one can be had: one that is renewed as it
+    should concerns nobody."""
+    return list({
+        (r.issuer, r.next_update): Watched(
+            id=hashlib.sha256(f"crl {r.issuer} {r.next_update.isoformat()}".encode()).hexdigest(),
+            owner=r.host or "", use="crl", ours=False, subject=f"revocation list of {r.host}",
+            not_before=r.this_update, not_after=r.next_update,
+        )
+        for r in known
+        if r.source == "crl" and r.failing_since is not None and r.this_update is not None and r.next_update is not None
+    }.values())  # fmt: skip
 
 
 def _with_issuers(der: bytes, chain: Iterable[bytes], owner: str, use: Use, state: State) -> Iterator[Watched | None]:

@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway import log, metrics
+from gateway.as4.pmode import PModeSet
 from gateway.backends.webhook import WebhookSender
 from gateway.client import verify_webhook
 from gateway.clock import SystemClock
@@ -21,9 +22,12 @@ from gateway.config.sections import Alerts as Section
 from gateway.operate import alerting
 from gateway.operate.alerting import RETRIES, Hook
 from gateway.operate.watch import SETTLE, Watch
-from gateway.operate.watched import Watched, everything, ours
+from gateway.operate.watched import Watched, everything, lists, ours, ring
+from gateway.store.keys import OwnKey
 from gateway.store.memory import MemoryStore
+from gateway.store.partner_certificates import Revocation
 from tests import pki
+from tests.peer import Authority, Keys
 from tests.world import Listener, key_pem, to_pem, world
 
 DAY = datetime.timedelta(days=1)
@@ -141,6 +145,31 @@ async def test_the_metric_has_every_certificate_and_forgets_those_that_are_gone(
     assert 'gateway_cert_lifetime_used_ratio{' in text and 'owner="AP_LV_01"' in text
     await watch_of(lv, clock).look()
     assert 'owner="AP_00"' not in metrics.exposition()[1].decode()
+
+
+def test_a_revocation_list_is_watched_while_no_newer_one_can_be_had(clock):
+    now = clock.now()
+    known = Revocation(certificate="a" * 64, issuer="b" * 64, status="good", source="crl", host="crl.example", tried_at=now,
+                       this_update=now - DAY, next_update=now + DAY, answered_at=now)  # fmt: skip
+    failing = replace(known, failing_since=now)
+    assert lists([known, replace(failing, source="ocsp"), replace(failing, next_update=None)]) == []
+    [found] = lists([failing, replace(failing, certificate="c" * 64)])
+    assert (found.use, found.owner, found.not_after, found.ours) == ("crl", "crl.example", now + DAY, False)
+    [later] = lists([replace(failing, next_update=now + 2 * DAY)])
+    assert later.id != found.id, "the next list is another one, and told of anew"
+
+
+def test_keys_of_the_ring_are_watched_with_their_states():
+    ca = Authority()
+    keys = {state: Keys.make("AP_LV_01", "rsa", ca).signing for state in ("ACTIVE", "ANNOUNCED", "DRAINING", "RETIRED")}
+    own = [
+        OwnKey(id=state, uses=("sign",), algorithm="RSA 2048", public=b"", certificate=der, states={"sign": state}, since={},
+               created_at=datetime.datetime.now(datetime.UTC), author="a", chain=(ca.certificate,))
+        for state, der in keys.items()
+    ]  # fmt: skip
+    found = ring(own, PModeSet())
+    assert [(w.use, w.state) for w in found] == [("sign", "active"), ("ca", "active"), ("sign", "next"), ("sign", "draining")]
+    assert all(w.owner == "our parties" and w.ours for w in found)
 
 
 # -- what is told ----------------------------------------------------------------------------
