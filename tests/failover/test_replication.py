@@ -156,7 +156,8 @@ async def test_a_standby_that_is_away_piles_nothing_up_in_the_server(cluster):
         await asyncio.gather(*(hammer() for _ in range(8)))
         stuck = await asyncio.to_thread(waiting, cluster)
         print(f"{refused} writes refused, {slow} of them after a wait, {len(stuck)} sessions stuck in the server")
-        assert len(stuck) <= 12 and refused > 200
+        # Four connections, ten deadlines: without care there were forty.
+        assert len(stuck) <= 20 and refused > 200
         await asyncio.to_thread(cluster.standby.start)
         began = time.monotonic()
         while True:
