@@ -11,24 +11,26 @@ help:            ## this list
 demo: install    ## two access points exchange evidence on this machine (ARGS="--once --json")
 	@$(BIN)/gateway demo $(ARGS)
 
-# What starts processes of its own mostly waits: each of these runs beside the rest, and their logs come afterwards.
+# What starts processes of its own, or waits for a database, mostly waits: these lanes (rooms joined by +) run beside
+# the rest, and their logs come afterwards.
 QUICK := -m "not slow and not peer"
-PROCESSES := tests/failover tests/interop
+LANES := tests/failover tests/interop+tests/contract+tests/security
 test: install    ## the default test suite
 ifneq ($(ARGS),)
 	$(BIN)/python -m pytest -q $(QUICK) $(ARGS)
 else
 	@logs=$$(mktemp -d); beside=; \
-	for room in $(PROCESSES); do \
-	  { $(BIN)/python -m pytest -q $(QUICK) $$room; echo $$? >"$$logs/$$(basename $$room).status"; } \
-	    >"$$logs/$$(basename $$room)" 2>&1 & beside="$$beside $$!"; \
+	for lane in $(LANES); do \
+	  log="$$logs/$$(echo $$lane | tr / -)"; \
+	  { $(BIN)/python -m pytest -q $(QUICK) $$(echo $$lane | tr + ' '); echo $$? >"$$log.status"; } >"$$log" 2>&1 & \
+	  beside="$$beside $$!"; \
 	done; \
 	trap 'kill $$beside 2>/dev/null; rm -rf "$$logs"' EXIT; \
-	$(BIN)/python -m pytest -q $(QUICK) $(PROCESSES:%=--ignore=%); status=$$?; \
+	$(BIN)/python -m pytest -q $(QUICK) $(foreach room,$(subst +, ,$(LANES)),--ignore=$(room)); status=$$?; \
 	wait $$beside; \
-	for room in $(PROCESSES); do \
-	  echo "--- $$room"; cat "$$logs/$$(basename $$room)"; \
-	  test "$$(cat "$$logs/$$(basename $$room).status")" = 0 || status=1; \
+	for lane in $(LANES); do \
+	  log="$$logs/$$(echo $$lane | tr / -)"; \
+	  echo "--- $$lane"; cat "$$log"; test "$$(cat "$$log.status")" = 0 || status=1; \
 	done; \
 	exit $$status
 endif
