@@ -738,11 +738,10 @@ class Msh(Protocol):
         ...
 
     async def push(
-        self, url: str, body: AsyncIterator[bytes], *, length: int, headers: dict[str, str],
-        timeout: float | None = None,
-    ) -> tuple[int, dict[str, str], bytes]:  # fmt: skip
-        """The same for a body of `length` bytes that is streamed, to an address the operator configured. Without
-        `timeout` it takes as long as whoever asks for the delivery lets it."""
+        self, url: str, body: AsyncIterator[bytes], *, length: int, headers: dict[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
+        """The same for a body of `length` bytes that is streamed, to an address the operator configured. It takes
+        as long as whoever asks for the delivery lets it."""
         ...
 
     async def post(

@@ -4,7 +4,6 @@ Scope is enforced here and in SQL: every look-up carries the caller's backend, a
 not of that backend is `NotFound`, never "forbidden" [threats L01].
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
 from uuid import UUID
@@ -235,21 +234,16 @@ class Door(Handling, WebhookDesk):
         return await self._rooms.client.post_small(url, body, headers, timeout=timeout)
 
     async def push(
-        self, url: str, body: AsyncIterator[bytes], *, length: int, headers: dict[str, str],
-        timeout: float | None = None,
-    ) -> tuple[int, dict[str, str], bytes]:  # fmt: skip
+        self, url: str, body: AsyncIterator[bytes], *, length: int, headers: dict[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
         content_type = headers.get("Content-Type", "application/octet-stream")
         more = {name: value for name, value in headers.items() if name != "Content-Type"}
         try:
-            async with asyncio.timeout(timeout):
-                answer = await self._rooms.client.post(
-                    url, content_type=content_type, content_length=length, body=body, partner=f"backend {url}",
-                    more=more,
-                )  # fmt: skip
+            answer = await self._rooms.client.post(
+                url, content_type=content_type, content_length=length, body=body, partner=f"backend {url}", more=more
+            )
         except SendFailed as error:
             raise DeliveryDelayed(str(error)) from None
-        except TimeoutError:
-            raise DeliveryDelayed("no answer in time") from None
         return answer.status, answer.headers, answer.body
 
 
