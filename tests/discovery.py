@@ -27,6 +27,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from lxml import etree
 
+from tests.serving import serving
+
 UTC = datetime.UTC
 TRANSPORT = "bdxr-transport-ebms3-as4-v1p0"
 EBCORE = "urn:oasis:names:tc:ebcore:partyid-type:"
@@ -133,15 +135,9 @@ class Publisher:
 
     @contextlib.asynccontextmanager
     async def running(self):
-        runner = web.ServerRunner(web.Server(self.handle), shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/smp"
-        try:
+        async with serving(self.handle, patience=0.1) as place:
+            self.url = f"http://{place}/smp"
             yield self
-        finally:
-            await runner.cleanup()
 
 
 def path_1(participant: str, document: str) -> str:

@@ -13,6 +13,7 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
 from tests.pki import SIGN, Ca, key
+from tests.serving import serving
 
 UTC = datetime.UTC
 HOUR = datetime.timedelta(hours=1)
@@ -122,12 +123,6 @@ class Responder:
 
     @contextlib.asynccontextmanager
     async def running(self):
-        runner = web.ServerRunner(web.Server(self.handle))
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
-        try:
+        async with serving(self.handle) as place:
+            self.url = f"http://{place}"
             yield self
-        finally:
-            await runner.cleanup()

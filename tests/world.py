@@ -21,6 +21,7 @@ from gateway.as4.units import PartyId
 from gateway.config import Config
 from gateway.plugin import Caller, PartSubmission, PartyRef, PropertyValue, Submission
 from tests.peer import Answer, Authority, Keys, Peer, Sent
+from tests.serving import serving
 
 LV = PartyId("AP_LV_01", "urn:oasis:names:tc:ebcore:partyid-type:unregistered:LV")
 EE = PartyId("AP_EE_01", "urn:oasis:names:tc:ebcore:partyid-type:unregistered:EE")
@@ -107,16 +108,9 @@ class Listener:
 
     @contextlib.asynccontextmanager
     async def running(self):
-        server = web.Server(self.handle)
-        runner = web.ServerRunner(server)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/as4"
-        try:
+        async with serving(self.handle) as place:
+            self.url = f"http://{place}/as4"
             yield self
-        finally:
-            await runner.cleanup()
 
 
 class World:

@@ -9,7 +9,6 @@ import sys
 import threading
 
 import pytest
-from aiohttp import web
 from msgspec.structs import replace
 
 from gateway import app
@@ -22,6 +21,7 @@ from gateway.transport import client as transport
 from gateway.transport.client import Timeouts
 from tests.interop.inside import inside  # noqa: F401 - the fixture lv
 from tests.interop.test_answers import another, answered, bare, error, fewer
+from tests.serving import serving
 from tests.unit.wire import Pki
 
 TIMEOUTS = Timeouts(connect=20, idle=20, answer=20)
@@ -58,14 +58,8 @@ async def carried_out(lv, answer=None, timeouts=TIMEOUTS, language="en", **chang
 @contextlib.asynccontextmanager
 async def over_tls(lv, context):
     """The peer's listener once more, behind TLS: its URL."""
-    runner = web.ServerRunner(web.Server(lv.listener.handle))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-    await site.start()
-    try:
-        yield f"https://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/as4"
-    finally:
-        await runner.cleanup()
+    async with serving(lv.listener.handle, tls=context) as place:
+        yield f"https://{place}/as4"
 
 
 async def test_there_and_back(lv):

@@ -15,6 +15,7 @@ from gateway.backends.domibus_ws.reading import cid_of
 from gateway.errors import ConfigError
 from gateway.msh import workers
 from gateway.plugin import Caller, MessageFilter, PartyRef, Submission, Waiting
+from tests.serving import serving
 from tests.world import CORNERS, EE, replace, world
 
 PUSH = "{eu.domibus}"
@@ -52,15 +53,9 @@ class Backend:
 @contextlib.asynccontextmanager
 async def backend_at():
     backend = Backend()
-    runner = web.ServerRunner(web.Server(backend.handle))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    backend.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/ws/backend"
-    try:
+    async with serving(backend.handle) as place:
+        backend.url = f"http://{place}/ws/backend"
         yield backend
-    finally:
-        await runner.cleanup()
 
 
 @contextlib.asynccontextmanager

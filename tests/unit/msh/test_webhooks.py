@@ -19,6 +19,7 @@ from gateway.backends.webhook import RETRY_SCHEDULE
 from gateway.client import WebhookRefused, verify_webhook
 from gateway.errors import NotFound, NotPossible, QuotaReached, SubmissionConflict, SubmissionRefused
 from gateway.plugin import Caller
+from tests.serving import serving
 from tests.world import CALLER, world
 
 OTHER = Caller("cl_other", "other", "rest")
@@ -38,15 +39,9 @@ class Receiver:
 
     @contextlib.asynccontextmanager
     async def running(self):
-        runner = web.ServerRunner(web.Server(self.handle))
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/hook"
-        try:
+        async with serving(self.handle) as place:
+            self.url = f"http://{place}/hook"
             yield self
-        finally:
-            await runner.cleanup()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from gateway.cli.http import HttpServer
 from gateway.config import Issuer
 from gateway.operate import backends
 from gateway.scope import Scope
+from tests.serving import serving
 from tests.unit.backends.rest.conftest import refused
 from tests.unit.msh.test_tokens import AUD, ISS, Signer, bound
 from tests.world import world
@@ -31,15 +32,9 @@ class Issuing:
 
     @contextlib.asynccontextmanager
     async def running(self):
-        runner = web.ServerRunner(web.Server(self.handle))
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/jwks"
-        try:
+        async with serving(self.handle) as place:
+            self.url = f"http://{place}/jwks"
             yield self
-        finally:
-            await runner.cleanup()
 
     def token(self, signer=None, **claims) -> str:
         import time
