@@ -53,8 +53,10 @@ ifeq ($(FORM)$(ARGS),full)
 	@$(BIN)/python -m tests.interop.phase4_table
 endif
 
-failover: install ## kill real processes at every crash point, many times
-	GATEWAY_FAILOVER=full $(BIN)/python -m pytest -q $(LONG) tests/failover $(ARGS)
+# Without ARGS its table also goes into docs/failover.md.
+failover: install ## the failure suite: real processes, databases and networks are killed and cut, many times
+	GATEWAY_FAILOVER=full $(if $(ARGS),,GATEWAY_FAILOVER_PAGE=docs/failover.md) \
+	  $(BIN)/python -m pytest -q $(LONG) tests/failover $(ARGS)
 
 wrapping: install ## signature wrapping: 20,000 mutants per fixture and more
 	GATEWAY_WRAPPING=full $(BIN)/python -m pytest -q $(LONG) tests/security $(ARGS)

@@ -1,10 +1,14 @@
-"""A folder whose parents everybody may pass: as root, the private PostgreSQL runs as another user."""
+"""A folder whose parents everybody may pass: as root, the private PostgreSQL runs as another user; and the table."""
 
+import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
+
+from tests.failover import table
 
 
 @pytest.fixture
@@ -13,3 +17,14 @@ def folder():
     path.chmod(0o711)
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The table; and docs/failover.md, where `GATEWAY_FAILOVER_PAGE` says so."""
+    if not table.lines():
+        return
+    terminalreporter.section("failure suite")
+    terminalreporter.write_line(table.markdown())
+    if path := os.environ.get("GATEWAY_FAILOVER_PAGE"):
+        said = subprocess.run(["git", "describe", "--always"], capture_output=True, text=True)
+        Path(path).write_text(table.page(f"commit {said.stdout.strip()}" if said.returncode == 0 else "no checkout"))
