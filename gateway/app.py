@@ -29,6 +29,7 @@ from gateway.keys.formats import truststore
 from gateway.keys.keyring import Keyring
 from gateway.keys.keyring import load_keyring as read_keyring
 from gateway.keys.tls import client_context
+from gateway.msh.census import keep_count
 from gateway.msh.door import Door
 from gateway.msh.hold import Holder
 from gateway.msh.housekeeping import keep_house
@@ -154,13 +155,15 @@ class Gateway:
 
     async def start(self) -> None:
         """Begin to claim work."""
-        if metrics.place() in ("0", "memory"):  # once a node
+        first = metrics.place() in ("0", "memory")  # what is done once a node
+        if first:
             await self._tell_drift()
         self._workers.start()
         own = {id(backend): backend for backend in self._backends.values()}.values()
         self._tasks = [
             asyncio.create_task(keep_house(self._rooms), name="house"),
             asyncio.create_task(self._rooms.revisions.keep(), name="agreements"),
+            *([asyncio.create_task(keep_count(self._rooms), name="census")] if first else []),
             *(asyncio.create_task(backend.run(), name=backend.name) for backend in own),
         ]
 
@@ -394,11 +397,32 @@ def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts) -> Rooms:
     Keys, agreements, TLS and egress are the node's; the store and what seals it live in memory. Nothing is
     written anywhere, and no running process hears of it.
     """
+    kek = sealing.KeyEncryptionKey(os.urandom(sealing.KEY_SIZE))
+    return _aside(config, pmodes, MemoryStore(SystemClock()), kek, timeouts)
+
+
+async def door_aside(config: Config, store: Store) -> Door:
+    """What clients see, for a command on this machine. It claims nothing, and is not asked about revisions.
+    Raises `ConfigError`, `StoreUnavailable`."""
+    revision = await store.active_agreements()
+    if revision is None or revision.content is None:
+        pmodes = load_pmodes(config)
+    else:
+        bundle = Bundle.decode(revision.content, base=base_of(config), label=f"revision {revision.number}")
+        pmodes = pmode_toml.expanded(bundle, revision=revision.number)
+    rooms = _aside(config, pmodes, store, load_kek(config), Timeouts())
+    most = config.limits.message
+    spools = SpoolRoom(Path(config.data.folder) / "spool", total=most, per_partner=most)
+    return Door(rooms, Submitter(rooms), EgressPolicy(allow_networks=config.egress.allow_networks), spools)
+
+
+def _aside(config: Config, pmodes: PModeSet, store: Store, kek: sealing.KeyEncryptionKey, timeouts: Timeouts) -> Rooms:
+    """Rooms of a process that is no node: one set of agreements, nothing that runs."""
     agreements, clock, cpu = Cell(Agreements(pmodes)), SystemClock(), Cpu(1)
     client = Client(
         EgressPolicy(allow_networks=config.egress.allow_networks), tls=partial(_partner_tls, config), timeouts=timeouts
     )
-    paths, store = Paths(config.trust, clock), MemoryStore(clock)
+    paths = Paths(config.trust, clock)
     finder = partial(_finder, client, paths, clock, config, cpu)
     return Rooms(
         config=config,
@@ -406,7 +430,7 @@ def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts) -> Rooms:
         agreements=agreements,
         revisions=OneRevision(agreements.value),
         keyring=Cell(load_keyring(config)),
-        kek=sealing.KeyEncryptionKey(os.urandom(sealing.KEY_SIZE)),
+        kek=kek,
         client=client,
         clock=clock,
         cpu=cpu,
@@ -421,6 +445,7 @@ __all__ = [
     "StoreUnavailable",
     "build",
     "database_runs",
+    "door_aside",
     "dsn_of",
     "lint_pmodes",
     "load_bundle",

@@ -35,7 +35,7 @@ from uuid import UUID
 
 import msgspec
 
-from gateway import stages
+from gateway import metrics, stages
 from gateway.errors import GatewayError
 
 #: Every event, with what it means. The list is part of the product: alerts are built on it.
@@ -73,6 +73,8 @@ EVENTS: dict[str, str] = {
     "token.refused": "a signed token was not believed; `reason` says why, the caller was not told",
     "issuer.unreachable": "the keys of a token issuer could not be fetched; those that are known serve on for a while",
     "payloads.erased": "payloads past their retention were erased",
+    "messages.forgotten": "messages past their retention were erased; the audit has what proves it",
+    "audit.broken": "the audit chain does not hold: row `number` was changed, or rows are missing",
     "claim.lost": "work was taken over by another process while this one was doing it",
     # rooms
     "store.unavailable": "the database cannot be reached or refuses writes",
@@ -138,6 +140,8 @@ def event(name: str, *, level: str = "info", exc_info: BaseException | None = No
     if name not in EVENTS:
         raise ValueError(f"unknown event {name}")
     number = LEVELS[level]
+    if number >= logging.WARNING:
+        metrics.logged(name)
     if not _logger.isEnabledFor(number):
         return
     # Not through Logger.log: it would look for the caller's line, which nobody needs here.

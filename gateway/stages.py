@@ -91,6 +91,7 @@ POINTS: dict[str, str] = {
     "AG05": "match",    # active, not in force in this process
     "AG06": "match",    # in force in this process, nobody was told
     "MT01": "deliver",  # retention, in the middle of a batch
+    "MT02": "store",    # messages past their time are deleted, not committed
     "MT03": "store",    # between two migrations
 }
 

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -23,6 +24,21 @@ def config_option(command):
     )(command)
 
 
+class Moment(click.ParamType):
+    """A moment as RFC 3339; without an offset it is UTC."""
+
+    name = "time"
+
+    def convert(self, value, param, ctx) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time; write 2026-11-21T14:00:00Z", param, ctx)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 def on_store(config: Path | None, do: Callable[..., Awaitable[T]]) -> T:
     """Run `do(store)` on the store of this node. Raises `StoreUnavailable`, `ConfigError`."""
     from gateway import app
@@ -35,6 +51,18 @@ def on_store(config: Path | None, do: Callable[..., Awaitable[T]]) -> T:
             await store.close()
 
     return asyncio.run(run())
+
+
+def actor(settings: Any) -> str:
+    """Who acts, as it stands in the audit: the user of the system and the node."""
+    import getpass
+    import os
+
+    try:
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container without an entry for its user
+        user = f"uid {os.getuid()}"
+    return f"{user}@{settings.node.name}"
 
 
 def found_config() -> Path | None:

@@ -25,7 +25,7 @@ COMMANDS: dict[str, dict[str, Verb]] = {
     },
     "Messages": {
         "send": Verb("gateway.cli.send:send", "Send a message and wait for its receipt."),
-        "messages": Verb("gateway.cli.messages:group", "Messages: list, show, trace."),
+        "messages": Verb("gateway.cli.messages:group", "Messages: list, show, trace, export, legal holds …"),
         "inspect": Verb("gateway.cli.inspect:inspect", "Judge a captured AS4 message offline."),
         "explain": Verb("gateway.cli.explain:explain", "What an error means, and who must do what."),
         "receipts": Verb("gateway.cli.receipts:group", "Receipts with non-repudiation information."),
@@ -35,7 +35,7 @@ COMMANDS: dict[str, dict[str, Verb]] = {
         "pmodes": Verb("gateway.cli.pmodes:group", "Agreements with partners: list, show, lint, why …"),
         "parties": Verb("gateway.cli.parties:group", "Partners: list, show, add, remove, test, export."),
         "backends": Verb("gateway.cli.backends:group", "API clients: create, list, token, revoke, scope."),
-        "store": Verb("gateway.cli.store:group", "The message store: migrate, status, purge."),
+        "store": Verb("gateway.cli.store:group", "The message store: status, migrate, purge, receipts …"),
     },
     "More": {
         "wsdl": Verb("gateway.cli.contracts:wsdl", "The contract of the SOAP door; --old, --push."),

@@ -345,14 +345,22 @@ class Limits(Struct, frozen=True):
 
 
 class Retention(Struct, frozen=True):
-    """How long payloads are kept. Headers, receipts and events stay.
+    """How long things are kept. What is held legally (`gateway messages legal-hold`) is kept until it is let go.
 
-    delivered_payloads: Payloads of received messages, after the backend has acknowledged them.
+    delivered_payloads: Payloads of received messages, after the backend has acknowledged them. Erased within a minute
+        of it: nothing else is allowed by Article 14 of the Single Digital Gateway Regulation.
     sent_payloads: Payloads of sent messages, after the receipt or the final failure.
+    messages: Headers, receipts, events and the knowledge of ids, after the exchange has ended; 12 months by Article
+        17 of Implementing Regulation (EU) 2022/1463. An id that is forgotten would be taken for a new message.
     """
 
-    delivered_payloads: Duration = Duration(3600)
+    delivered_payloads: Duration = Duration(0)
     sent_payloads: Duration = Duration(216_000)  # 3600 minutes, as the OOTS network file has it
+    messages: Duration = Duration(365 * 86_400)
+
+    def __post_init__(self) -> None:
+        if self.messages < max(self.delivered_payloads, self.sent_payloads):
+            raise ValueError("messages: may not be shorter than payloads are kept")
 
 
 class Egress(Struct, frozen=True):

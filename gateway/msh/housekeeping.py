@@ -8,6 +8,7 @@ import random
 
 from gateway import log, metrics
 from gateway.errors import StoreUnavailable
+from gateway.msh.retention import erase
 from gateway.msh.rooms import Rooms
 
 INTERVAL = 30.0
@@ -19,21 +20,15 @@ KEPT_NOTICES = 1000
 
 async def keep_house(rooms: Rooms) -> None:
     """Loop until cancelled."""
-    retention = rooms.config.retention
     while True:
         # Spread, so that processes started together do not come together.
         await rooms.clock.sleep(INTERVAL * random.uniform(0.75, 1.25))  # noqa: S311
         try:
-            erased = await rooms.store.purge(
-                delivered_before=retention.delivered_payloads, settled_before=retention.sent_payloads
-            )
+            await erase(rooms.store, rooms.config.retention)
             await rooms.store.erase_uploads()
             await rooms.store.prune_notices(
                 delivered_before=DELIVERED_NOTICES, parked_before=PARKED_NOTICES, keep=KEPT_NOTICES
             )
-            metrics.backlog(await rooms.store.backlog())
+            metrics.house_kept()
         except StoreUnavailable as error:
             log.event("store.unavailable", level="error", reason=str(error))
-            continue
-        if erased:
-            log.event("payloads.erased", count=erased)

@@ -124,12 +124,15 @@ class Receiver:
             except EbmsError as error:
                 return await self._refuse(error, progress)
             except Overloaded as error:
+                metrics.error("EBMS:0004", "read", "us")
                 log.event("message.deferred", level="warning", reason=str(error), source=source)
                 return Answer(503, retry_after=5)
             except StoreUnavailable as error:
+                metrics.error("EBMS:0004", "store", "us")
                 log.event("store.unavailable", level="error", reason=str(error))
                 return Answer(503, retry_after=5)
             except KeyUnavailable as error:
+                metrics.error("EBMS:0004", "receipt", "us")
                 log.event("key.unavailable", level="error", reason=str(error))
                 return Answer(503, retry_after=30)
             except Exception as error:
@@ -434,7 +437,8 @@ class Receiver:
             envelope=progress.envelope,
             party=unit.from_party.value if isinstance(unit, UserMessage) else None,
         )
-        metrics.error(error.code, "verify" if error.uniform else "validate")
+        ours = error.temporary or isinstance(error, Other)
+        metrics.error(error.code, "verify" if error.uniform else "validate", "us" if ours else "partner")
         if claim.kind in ("Receipt", "Error"):
             return Answer(400, close=True)  # a signal is never answered with an Error signal [as4 2.5]
         if isinstance(error, soap.SoapFault):

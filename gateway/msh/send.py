@@ -39,6 +39,15 @@ from gateway.store.api import AttemptResult, Job, Message, NewEvent, Part
 
 #: Attempts beyond the agreement's retries that may be lost to dying processes before a message is given up.
 LOST_ATTEMPTS = 5
+#: What the partner's side takes of an attempt.
+ON_THE_LINE = ("connect", "send", "receipt")
+#: Outcome of an attempt -> the stage it ended in, and at whose side the cause is. All else is ours.
+WHOSE = {
+    "error": ("receipt", "partner"), "unverified-error": ("receipt", "partner"),
+    "invalid-receipt": ("receipt", "partner"), "discovery-failed": ("match", "network"),
+    "connect-failed": ("connect", "network"), "send-failed": ("send", "network"),
+    "receipt-failed": ("receipt", "network"),
+}  # fmt: skip
 
 
 class Sender:
@@ -233,7 +242,10 @@ class Sender:
     def _tell(self, message: Message, result: AttemptResult) -> None:
         unit = message.user_message
         facts = {"party": unit.to_party.value, "action": unit.action}
+        if result.state != "ACKNOWLEDGED":
+            self._count_failure(unit.to_party.value, result)
         if result.state == "ACKNOWLEDGED":
+            metrics.reached(unit.to_party.value, sum(s.seconds for s in result.steps if s.stage in ON_THE_LINE))
             log.event("message.acknowledged", **facts)
             seconds = (self._rooms.clock.now() - message.created_at).total_seconds()
             metrics.message("outbound", unit.to_party.value, unit.action, "acknowledged", seconds)
@@ -244,6 +256,14 @@ class Sender:
             log.event("message.retrying", level="warning", code=result.error_code, reason=result.error_detail,
                       retry_in=round(result.retry_in, 1), **facts)  # fmt: skip
             metrics.retry(unit.to_party.value)
+
+
+    @staticmethod
+    def _count_failure(party: str, result: AttemptResult) -> None:
+        where, who = WHOSE.get(result.outcome or "", ("settle", "us"))
+        metrics.error(result.error_code or "EBMS:0004", where, who)
+        if where in ON_THE_LINE:
+            metrics.answered(party, reachable=who == "partner")
 
 
 def _with_present_pins(leg: Leg, present: Agreements) -> Leg:

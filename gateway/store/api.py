@@ -32,6 +32,7 @@ from gateway.as4.units import PartInfo, Reference, UserMessage
 from gateway.scope import EVERYTHING, Scope
 from gateway.stages import Step
 from gateway.store.agreements import Agreements
+from gateway.store.keeping import Keeping
 from gateway.store.webhooks import Webhooks
 
 Direction = Literal["inbound", "outbound"]
@@ -483,7 +484,7 @@ class Submitting(Protocol):
         ...
 
 
-class Store(Agreements, Webhooks, Protocol):
+class Store(Agreements, Webhooks, Keeping, Protocol):
     """Everything the gateway keeps. All verbs raise `StoreUnavailable`."""
 
     # inbound
@@ -750,8 +751,9 @@ class Store(Agreements, Webhooks, Protocol):
         """Erase wrapped keys, inline content and chunks of inbound messages DELIVERED (of the test
         service: RECEIVED) for longer than `delivered_before` seconds and outbound ones ACKNOWLEDGED,
         FAILED or CANCELLED for longer than `settled_before`; they become PURGED (FAILED stays
-        FAILED). Header, envelope, receipt and digests stay, and the ids stay known. At most `limit`;
-        the number erased."""
+        FAILED). Header, envelope, receipt and digests stay, and the ids stay known. What is held
+        legally is left alone. The audit gets their ids in the same commit. At most `limit`; the number
+        erased."""
         ...
 
     # registry

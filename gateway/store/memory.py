@@ -52,6 +52,7 @@ from gateway.store.api import (
 )
 from gateway.store.chain import BEGINNING, Link, first_misfit, hash_of, row_texts
 from gateway.store.memory_agreements import MemoryAgreements
+from gateway.store.memory_keeping import MemoryKeeping
 from gateway.store.memory_uploads import MemoryUploads
 from gateway.store.memory_webhooks import MemoryWebhooks
 from gateway.store.states import INBOUND, JOB, LAPSES, OUTBOUND, RESULTS, SUSPENDABLE, after
@@ -111,7 +112,7 @@ class _Job:
     noted: tuple[NoticeAttempt, ...] = ()
 
 
-class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
+class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryKeeping, MemoryAgreements):
     """`api.Store` in one process. The clock's `now` stands for the database's."""
 
     def __init__(self, clock: Clock) -> None:
@@ -121,6 +122,7 @@ class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
         self._jobs: dict[UUID, _Job] = {}
         self._chunks: dict[tuple[UUID, int, int], bytes] = {}
         self._events: list[tuple[int, datetime, str, UUID | None, str | None, dict[str, Any]]] = []
+        self._event_number = 0
         self._keys: dict[tuple[str, str], tuple[UUID, bytes]] = {}
         self._clients: dict[str, Client] = {}
         self._credentials: dict[str, Credential] = {}
@@ -631,17 +633,20 @@ class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
 
     async def purge(self, *, delivered_before: float, settled_before: float, limit: int = 100) -> int:
         now = self._clock.now()
-        erased = 0
+        erased: list[UUID] = []
         for message in sorted(self._messages.values(), key=lambda m: m.created_at):
             keep = delivered_before if message.direction == "inbound" else settled_before
-            if erased == limit:
+            if len(erased) == limit:
                 break
             if message.wrapped_key is None or message.changed_at >= now - timedelta(seconds=keep):
                 continue
+            if message.id in self._legal:
+                continue
             if self._change(message, "erase") or (message.backend is None and self._change(message, "erase_test")):
                 self._erase(message)
-                erased += 1
-        return erased
+                erased.append(message.id)
+        self._note_messages("messages.payloads_erased", "retention", erased)
+        return len(erased)
 
     def _erase(self, message: _Message) -> None:
         message.wrapped_key = None
@@ -768,7 +773,7 @@ class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryAgreements):
 
     def _tell(self, message: _Message, events: tuple[NewEvent, ...]) -> None:
         for event in events:
-            number = len(self._events) + 1
+            self._event_number = number = self._event_number + 1
             self._events.append((number, self._clock.now(), event.type, message.id, message.backend, dict(event.data)))
             data = {
                 **event.data, "id": str(uuid5(NAMESPACE_OID, str(number))), "type": event.type,

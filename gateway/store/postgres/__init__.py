@@ -14,6 +14,7 @@ from gateway.store.postgres.audit import Audit
 from gateway.store.postgres.bell import Bell
 from gateway.store.postgres.inbound import Inbound
 from gateway.store.postgres.jobs import Jobs
+from gateway.store.postgres.keeping import Keeping
 from gateway.store.postgres.messages import Messages
 from gateway.store.postgres.migrate import pending
 from gateway.store.postgres.outbound import Outbound
@@ -29,7 +30,7 @@ Q = load("session")
 
 
 class PostgresStore(
-    Inbound, Outbound, Pulling, Jobs, Payloads, Messages, Uploads, Registry, Webhooks, Audit, Agreements
+    Inbound, Outbound, Pulling, Jobs, Payloads, Messages, Uploads, Registry, Webhooks, Audit, Agreements, Keeping
 ):
     """`api.Store` in one schema of one database. Belongs to the event loop that opened it."""
 

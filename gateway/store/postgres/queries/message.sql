@@ -155,18 +155,20 @@ SELECT content FROM chunk
 -- expired
 -- Lock up to $3 messages whose payload is no longer to be kept: inbound ones delivered $1 seconds ago
 -- (those of the test service: received), outbound ones settled $2 seconds ago. Those another process
--- is erasing are skipped. Not more of them than hold $4 chunks, but at least one.
+-- is erasing are skipped, and those that are held. Not more of them than hold $4 chunks, but at least one.
 WITH delivered AS (
     SELECT id, created_at FROM message
      WHERE direction = 'inbound' AND wrapped_key IS NOT NULL
        AND created_at < now() - make_interval(secs => $1) AND changed_at < now() - make_interval(secs => $1)
        AND (state = 'DELIVERED' OR state = 'RECEIVED' AND backend IS NULL)
+       AND NOT EXISTS (SELECT FROM legal_hold WHERE legal_hold.message = message.id)
      ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
 ), settled AS (
     SELECT id, created_at FROM message
      WHERE direction = 'outbound' AND wrapped_key IS NOT NULL
        AND created_at < now() - make_interval(secs => $2) AND changed_at < now() - make_interval(secs => $2)
        AND state IN ('ACKNOWLEDGED', 'FAILED', 'CANCELLED')
+       AND NOT EXISTS (SELECT FROM legal_hold WHERE legal_hold.message = message.id)
      ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
 ), old AS (
     SELECT * FROM delivered UNION ALL SELECT * FROM settled
