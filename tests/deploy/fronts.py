@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import itertools
 import os
 import shutil
 import socket
@@ -126,7 +127,7 @@ class Stream:
     def gap(self, since: float) -> float:
         """The longest time after `since` in which no message got through."""
         moments = [since, *(t for t in self.good if t > since), time.monotonic()]
-        return max(later - earlier for earlier, later in zip(moments, moments[1:], strict=False))
+        return max(later - earlier for earlier, later in itertools.pairwise(moments))
 
 
 class Proxy:
@@ -179,7 +180,7 @@ def nginx(nodes: Nodes, name: str) -> Proxy:
     crt = material(nodes, folder / "crt")
     text = (ROOT / "deploy/nginx" / name).read_text()
     for old, new in (("10.0.1.10:8443", f"127.0.0.1:{nodes.a.as4}"), ("10.0.2.10:8443", f"127.0.0.1:{nodes.b.as4}"),
-                     ("listen 443", f"listen 127.0.0.1:{port}"), ("/etc/nginx/as4", str(crt)), ("gateway.internal", "127.0.0.1")):
+                     ("listen 443", f"listen 127.0.0.1:{port}"), ("/etc/nginx/as4", str(crt))):
         assert old in text or name == "as4-stream.conf", old
         text = text.replace(old, new)
     module = ""

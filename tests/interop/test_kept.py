@@ -74,6 +74,7 @@ def test_the_bundle_on_the_command_line(pair, clients, tmp_path):
     assert again.returncode == 1 and "is there already" in again.stderr
 
 
+@pytest.mark.slow
 def test_payloads_leave_with_a_reason_only_and_the_audit_has_it(pair, clients, tmp_path):
     id = exchange(clients)
     refused = pair.lv.cli("messages", "export", id, "--payloads", check=False)
