@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway import log, metrics, plugin
+from gateway import log, metrics, plugin, traces
 from gateway.as4.pmode import PModeSet
 from gateway.as4.profiles import PROFILES
 from gateway.backends.domibus_ws import DomibusWsBackend
@@ -192,6 +192,7 @@ class Gateway:
         await self._rooms.client.close()
         self._rooms.cpu.close()
         await self._rooms.store.close()
+        await asyncio.to_thread(traces.end)
 
     async def reload(self) -> None:
         """Read keys and agreements again. On any error the old ones stay and the error is raised.
@@ -344,6 +345,8 @@ async def build(
     config: Config, *, store: Store | None = None, open_store: Callable[[Config], Awaitable[Store]] = open_store
 ) -> Gateway:
     """Wire one worker process's gateway. Raises `ConfigError`, `StoreUnavailable`."""
+    if config.traces.endpoint is not None:
+        traces.begin(config.traces.endpoint, config.node.name, log.message_id.get)
     keyring = load_keyring(config)
     egress = EgressPolicy(allow_networks=config.egress.allow_networks)
     clock, cpu = SystemClock(), Cpu(config.workers.threads)

@@ -21,6 +21,7 @@ from gateway.config.sections import (
     Retention,
     Store,
     Tls,
+    Traces,
     Trust,
     Workers,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "Size",
     "Store",
     "Tls",
+    "Traces",
     "Trust",
     "Workers",
 ]

@@ -363,6 +363,19 @@ class Retention(Struct, frozen=True):
             raise ValueError("messages: may not be shorter than payloads are kept")
 
 
+class Traces(Struct, frozen=True):
+    """OpenTelemetry, with the extra `[otel]` installed. What the environment says (`OTEL_TRACES_SAMPLER` …) holds.
+
+    endpoint: Where spans go, OTLP over HTTP: `http://collector:4318/v1/traces`. Without it there are none.
+    """
+
+    endpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.endpoint is not None and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", self.endpoint):
+            raise ValueError("endpoint: expected http://host:port/v1/traces, without a password")
+
+
 class Egress(Struct, frozen=True):
     """Where this node may connect to. Public addresses are always allowed.
 
@@ -444,6 +457,7 @@ class Config(Struct, frozen=True, kw_only=True):
     egress: Egress = Egress()
     discovery: Discovery = Discovery()
     log: Log = Log()
+    traces: Traces = Traces()
     backends: dict[str, dict[str, Any]] = {}
 
     @classmethod

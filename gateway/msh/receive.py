@@ -116,6 +116,7 @@ class Receiver:
         Every outcome is an `Answer`; only `PeerGone` is raised, when nobody is left to read one.
         """
         progress = _Progress(source)
+        log.message_id.set(None)  # of the request before on this connection
         with timeline("inbound") as steps:
             try:
                 return await self._climb(content_type, body, progress, steps)

@@ -34,7 +34,7 @@ from gateway.errors import (
 from gateway.msh.outcome import FINAL_CODES, judge
 from gateway.msh.payloads import content
 from gateway.msh.rooms import INLINE_WORK, Agreements, Rooms
-from gateway.stages import Step, point, record, stage, timeline
+from gateway.stages import Step, point, record, stage, timeline, trace
 from gateway.store.api import AttemptResult, Job, Message, NewEvent, Part
 
 #: Attempts beyond the agreement's retries that may be lost to dying processes before a message is given up.
@@ -63,6 +63,7 @@ class Sender:
         if message is None:
             return
         log.message_id.set(message.user_message.message_id)
+        trace.set(message.trace)
         try:
             with timeline("outbound") as steps:
                 await self._attempt(job, message, steps)

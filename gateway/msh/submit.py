@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from gateway import log, metrics
+from gateway import log, metrics, traces
 from gateway.as4 import header, ns
 from gateway.as4.outbound import messaging_text
 from gateway.as4.pmode import Leg
@@ -198,6 +198,7 @@ class Submitter:
             findings=advice.findings,
             document=advice.document,
             request_id=advice.request_id,
+            trace=traces.mine(),
             held=self._held(leg, wanted) if leg.pulled else None,
         )
 

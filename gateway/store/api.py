@@ -145,6 +145,8 @@ class NewOutbound(Struct, frozen=True, kw_only=True):
     request_id: str | None = None
     steps: tuple[Step, ...] = ()
     held: Held | None = None
+    #: W3C traceparent.
+    trace: str | None = None
 
     @property
     def state(self) -> Literal["SUBMITTED", "READY_TO_PULL"]:
@@ -233,6 +235,7 @@ class Message(Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...] = ()
     document: dict[str, Any] | None = None
     steps: tuple[Step, ...] = ()
+    trace: str | None = None
 
 
 class MessageFilter(Struct, frozen=True, kw_only=True):

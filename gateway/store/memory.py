@@ -93,6 +93,7 @@ class _Message:
     document: dict[str, Any] | None = None
     request_id: str | None = None
     steps: tuple[Step, ...] = ()
+    trace: str | None = None
     attempts: list[Attempt] = field(default_factory=list)
 
 
@@ -198,6 +199,7 @@ class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryKeeping, MemoryAgreements
             pmode_id=message.pmode_id, pmode_revision=message.pmode_revision, backend=message.backend,
             created_at=now, changed_at=now, client=message.client, deadline=message.deadline,
             findings=message.findings, document=message.document, request_id=message.request_id, steps=message.steps,
+            trace=message.trace,
         )  # fmt: skip
         if key is not None:
             self._keys[key] = (message.id, message.fingerprint)
@@ -843,7 +845,7 @@ class MemoryStore(MemoryUploads, MemoryWebhooks, MemoryKeeping, MemoryAgreements
             held=own is not None and own.state == "HELD",
             error_code=m.error_code, error_detail=m.error_detail, receipt=m.receipt if whole else None,
             receipt_at=m.receipt_at, envelope=m.envelope if whole else None, signer=m.signer if whole else None,
-            findings=m.findings, document=m.document, steps=m.steps,
+            findings=m.findings, document=m.document, steps=m.steps, trace=m.trace,
         )  # fmt: skip
 
 

@@ -4,7 +4,7 @@
 -- Message $1 with its parts, as backend $2 (NULL: any) sees it within scope $3.
 SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key, m.pmode_id, m.pmode_revision,
        m.backend, m.client, m.created_at, m.changed_at, m.deadline, m.error_code, m.error_detail, m.receipt,
-       m.receipt_at, m.envelope, m.signer, m.findings, m.advice, m.document, m.steps,
+       m.receipt_at, m.envelope, m.signer, m.findings, m.advice, m.document, m.steps, m.trace,
        (SELECT max(number) FROM attempt WHERE attempt.message = m.id) AS attempts,
        (SELECT due_at FROM job WHERE job.message = m.id AND kind = 'send' AND state = 'READY') AS next_attempt_at,
        EXISTS (SELECT FROM job WHERE job.message = m.id AND (kind IN ('send', 'deliver') OR kind = 'hold')
@@ -33,7 +33,7 @@ SELECT id FROM message
 -- as well: there is an index for it, and none for the state. Planned for its values, so that one ORDER BY is left.
 SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key, m.pmode_id, m.pmode_revision,
        m.backend, m.client, m.created_at, m.changed_at, m.deadline, m.error_code, m.error_detail,
-       m.receipt_at, m.findings, m.advice, m.document, m.steps,
+       m.receipt_at, m.findings, m.advice, m.document, m.steps, m.trace,
        (SELECT max(number) FROM attempt WHERE attempt.message = m.id) AS attempts,
        (SELECT due_at FROM job WHERE job.message = m.id AND kind = 'send' AND state = 'READY') AS next_attempt_at,
        EXISTS (SELECT FROM job WHERE job.message = m.id AND (kind IN ('send', 'deliver') OR kind = 'hold')
