@@ -93,7 +93,8 @@ SKEW = Metric("gateway_clock_skew_seconds", "gauge", (), "How far this node's cl
 DISK = Metric("gateway_disk_free_ratio", "gauge", ("place",), "Free room of the data folder and of the spool, 0 to 1.")
 ERASED = Metric("gateway_erased", "counter", ("what",), "Payloads and whole messages erased, their time over.")
 HOUSE = Metric(
-    "gateway_retention_last_success_timestamp_seconds", "gauge", (), "When retention last went through, or the node began."
+    "gateway_retention_last_success_timestamp_seconds", "gauge", (),
+    "When retention last went through, or the node began.",
 )
 AUDIT = Metric("gateway_audit_intact", "gauge", (), "1: the audit chain held at the last check; 0: it is broken.")
 EVENTS = Metric("gateway_events", "counter", ("event",), "Lines of the log by event, warnings and errors only.")

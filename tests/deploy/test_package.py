@@ -63,6 +63,7 @@ def test_scripts_are_good_shell(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @needs("dpkg-deb")
 def test_the_package(tmp_path):
     if not Path("/usr/bin/python3").exists():
