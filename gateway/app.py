@@ -21,7 +21,7 @@ from gateway.backends.domibus_ws import DomibusWsBackend
 from gateway.backends.filesystem import FilesystemBackend
 from gateway.backends.rest import RestBackend
 from gateway.backends.soap_push import SoapPushBackend
-from gateway.clock import SystemClock
+from gateway.clock import Clock, SystemClock
 from gateway.config import Config, Secret
 from gateway.errors import ConfigError, GatewayError, KeyUnavailable, StoreUnavailable
 from gateway.keys import sealing
@@ -342,14 +342,15 @@ def _by_path(backends: dict[str, plugin.Backend]) -> Callable[..., Awaitable[Non
 
 
 async def build(
-    config: Config, *, store: Store | None = None, open_store: Callable[[Config], Awaitable[Store]] = open_store
-) -> Gateway:
+    config: Config, *, store: Store | None = None, open_store: Callable[[Config], Awaitable[Store]] = open_store,
+    clock: Clock | None = None, client: Client | None = None,
+) -> Gateway:  # fmt: skip
     """Wire one worker process's gateway. Raises `ConfigError`, `StoreUnavailable`."""
     if config.traces.endpoint is not None:
         traces.begin(config.traces.endpoint, config.node.name, log.message_id.get)
     keyring = load_keyring(config)
     egress = EgressPolicy(allow_networks=config.egress.allow_networks)
-    clock, cpu = SystemClock(), Cpu(config.workers.threads)
+    clock, cpu = clock or SystemClock(), Cpu(config.workers.threads)
     store = store or await open_store(config)
     agreements, keys = Cell(Agreements(PModeSet())), Cell(keyring)
     revisions = Revisions(
@@ -357,7 +358,7 @@ async def build(
         test=lambda found, keyring: check_usable(found.pmodes, keyring, backends_of(config)),
         read_keyring=partial(load_keyring, config), base=base_of(config), node=config.node.name, place=metrics.place(),
     )  # fmt: skip
-    client = Client(egress, tls=partial(_partner_tls, config))
+    client = client or Client(egress, tls=partial(_partner_tls, config))
     paths = Paths(config.trust, clock)
     rooms = Rooms(
         config=config,

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import re
 import uuid
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -87,7 +87,6 @@ class Door:
         self._uploads = Places(options.uploads, "too-many-uploads")
         self._streams = Places(options.streams, "too-many-streams")
         self._version = _version()
-        self._openapi = openapi.document(OPERATIONS, self._version)
         verbs: dict[str, dict[str, Verb]] = {}
         for operation in OPERATIONS:
             verbs.setdefault(operation.path, {})[operation.method] = operation.verb
@@ -166,7 +165,7 @@ class Door:
         return answer(Version(product=DISTRIBUTION, version=self._version, api="v1"))
 
     async def _describe(self, request: Request) -> Response:
-        return answer(self._openapi)
+        return answer(_openapi(self._version))
 
     async def _explain(self, request: Request) -> Response:
         return answer(catalogue(request.path("slug")))
@@ -211,6 +210,12 @@ def trace_id_of(traceparent: str) -> str:
     """The trace id of a W3C traceparent header, or a new one [trace-context 3.2]."""
     given = traceparent_of(traceparent)
     return given.split("-")[1] if given else uuid.uuid4().hex
+
+
+@cache
+def _openapi(version: str) -> dict[str, Any]:
+    """Made when somebody asks: it takes as long as starting all the rest."""
+    return openapi.document(OPERATIONS, version)
 
 
 def _version() -> str:
