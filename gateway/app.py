@@ -192,7 +192,8 @@ class Gateway:
         await self._rooms.client.close()
         self._rooms.cpu.close()
         await self._rooms.store.close()
-        await asyncio.to_thread(traces.end)
+        if self._rooms.config.traces.endpoint is not None:
+            await asyncio.to_thread(traces.end)  # what waits is sent
 
     async def reload(self) -> None:
         """Read keys and agreements again. On any error the old ones stay and the error is raised.

@@ -5,7 +5,6 @@ statements that count open jobs; with a million of them it takes a while, and co
 decides anything.
 """
 
-import asyncio
 import contextlib
 import os
 import random
@@ -48,7 +47,7 @@ async def look(rooms: Rooms) -> None:
     """One look. A store that cannot be asked is a number, too."""
     for place, path in (("data", Path(rooms.config.data.folder)), ("spool", Path(rooms.config.data.folder) / "spool")):
         with contextlib.suppress(OSError):
-            room = await asyncio.to_thread(os.statvfs, path)
+            room = await rooms.cpu.run(os.statvfs, path)
             metrics.disk(place, room.f_bavail / room.f_blocks if room.f_blocks else 0.0)
     asked = rooms.clock.now()
     try:

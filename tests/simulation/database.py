@@ -18,7 +18,7 @@ LOOKS = {
     "message", "find", "messages", "asked", "attempts", "sent_envelope", "conversations", "events", "event_numbers",
     "told", "upload", "clients", "client_by", "credentials", "webhooks", "webhook", "backlog", "health", "delivery",
     "undelivered", "audit_entries", "verify_audit", "active_agreements", "revision", "revisions", "revision_of",
-    "acknowledgements", "processes", "in_flight", "notices", "notice",
+    "acknowledgements", "processes", "in_flight", "notices", "notice", "census", "legal_holds", "receipts",
 }  # fmt: skip
 STREAMS = {"chunks", "upload_chunks"}
 TRANSACTIONS = {"receiving", "submitting"}
