@@ -8,13 +8,15 @@ from gateway.store.api import Store
 ROUNDS = 8
 
 
-async def erase(store: Store, retention: Retention, *, rounds: int | None = ROUNDS) -> tuple[int, int]:
-    """Erase payloads, then whole messages, whose time is over: how many of each. Without `rounds` until
+async def erase(
+    store: Store, retention: Retention, *, rounds: int | None = ROUNDS, whole: bool = True
+) -> tuple[int, int]:
+    """Erase payloads, then `whole` messages, whose time is over: how many of each. Without `rounds` until
     nothing is left to erase. Raises `StoreUnavailable`; what was erased before that is erased."""
     payloads = await _all(rounds, lambda: store.purge(
         delivered_before=retention.delivered_payloads, settled_before=retention.sent_payloads
     ))  # fmt: skip
-    messages = await _all(rounds, lambda: store.forget(settled_before=retention.messages))
+    messages = await _all(rounds, lambda: store.forget(settled_before=retention.messages)) if whole else 0
     metrics.erased("payloads", payloads)
     metrics.erased("messages", messages)
     if payloads:

@@ -57,6 +57,9 @@ bind = "127.0.0.1:{plugin}"
 bind = "127.0.0.1:{operations}"
 [log]
 format = "json"
+# What was delivered is looked at again at the end.
+[retention]
+delivered_payloads = "1h"
 {more}
 """
 

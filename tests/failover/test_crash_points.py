@@ -50,8 +50,7 @@ def test_a_kill_at_every_point_loses_nothing_and_doubles_nothing(pair, folder, n
     struck = {"lv": folder / "struck-lv", "ee": folder / "struck-ee"}
     points = {"lv": folder / "points-lv", "ee": folder / "points-ee"}
     for node, names in ((pair.ee, AT_EE), (pair.lv, AT_LV)):
-        node.start(GATEWAY_CRASH=",".join(names), GATEWAY_CRASH_ONCE=str(struck[node.name]), GATEWAY_POINTS=str(points[node.name]),
-                   GATEWAY__RETENTION__DELIVERED_PAYLOADS="1h")  # for MT01, at the end
+        node.start(GATEWAY_CRASH=",".join(names), GATEWAY_CRASH_ONCE=str(struck[node.name]), GATEWAY_POINTS=str(points[node.name]))
     checker = Checker(pair, folder / "checker.jsonl")
     checker.listen()
     checker.consume()

@@ -25,7 +25,7 @@ def pair():
     folder = Path(tempfile.mkdtemp(prefix="gateway-test-"))
     folder.chmod(0o711)  # PostgreSQL may run as another user
     found = Pair(folder)
-    found.ee.start()
+    found.ee.start(GATEWAY__RETENTION__DELIVERED_PAYLOADS="0s")  # the default, which the pair has not
     found.lv.start()
     yield found
     found.stop()
