@@ -68,9 +68,19 @@ lint: install    ## style and import floors
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -q tests/rules
 
+deb: install     ## the Debian package, into dist/
+	@deploy/debian/build dist
+
+image: ## the container image (needs docker)
+	docker build -f deploy/container/Dockerfile -t oots-as4-gateway .
+
+metrics-page: install ## write the table of docs/operators/metrics.md
+	$(BIN)/python -m tests.deploy.observability
+
 lock: install    ## refresh requirements.lock after a change of pyproject.toml
 	$(BIN)/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras \
 	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
+	$(BIN)/python deploy/runtime_lock.py > deploy/requirements.lock
 
 install: .venv/installed
 
@@ -87,4 +97,4 @@ install: .venv/installed
 clean:           ## remove what was made here
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis tests/interop/peer/target
 
-.PHONY: help demo test test-all interop failover wrapping bench lint lock install clean
+.PHONY: help demo test test-all interop failover wrapping bench lint deb image metrics-page lock install clean

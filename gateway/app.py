@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from gateway import log, metrics, plugin
+from gateway import log, metrics, plugin, traces
 from gateway.as4.pmode import PModeSet
 from gateway.as4.profiles import PROFILES
 from gateway.as4.wss.keys import SigningKey
@@ -34,6 +34,7 @@ from gateway.keys.keyring import Keyring
 from gateway.keys.keyring import load_keyring as read_keyring
 from gateway.keys.own import TlsKey
 from gateway.keys.tls import client_context
+from gateway.msh.census import keep_count
 from gateway.msh.door import Door
 from gateway.msh.duty import Duty
 from gateway.msh.health import Health, Verdict
@@ -248,7 +249,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Begin to claim work."""
-        if metrics.place() in ("0", "memory"):  # once a node
+        if _first():
             await self._tell_drift()
         if not self.duty.alone:
             await self.duty.beat()
@@ -265,8 +266,8 @@ class Gateway:
         ]
 
     def _once_a_node(self) -> list[asyncio.Task]:
-        """The watch over certificates, and the anchors of the audit: by the first process of each node."""
-        if metrics.place() not in ("0", "memory"):
+        """The watch over certificates, the anchors of the audit, what is counted: by the first process of each node."""
+        if not _first():
             return []
         rooms = self._rooms
         anchored = keep_anchored(
@@ -276,6 +277,7 @@ class Gateway:
         return [
             asyncio.create_task(self.watch.keep(), name="watch"),
             asyncio.create_task(anchored, name="anchors"),
+            asyncio.create_task(keep_count(rooms), name="census"),
         ]
 
     async def _tell_drift(self) -> None:
@@ -312,6 +314,8 @@ class Gateway:
         await self._rooms.client.close()
         self._rooms.cpu.close()
         await self._rooms.store.close()
+        if self._rooms.config.traces.endpoint is not None:
+            await asyncio.to_thread(traces.end)  # what waits is sent
 
     async def reload(self) -> None:
         """Read key files and agreements again. On any error the old ones stay and the error is raised.
@@ -339,6 +343,11 @@ class Gateway:
     def tls_key(self, use: str) -> TlsKey | None:
         """The key for TLS that the ring has, if any."""
         return self._rooms.keyring.value.tls(use)
+
+
+def _first() -> bool:
+    """Whether this process is the one of its node that does what is done once a node."""
+    return metrics.place() in ("0", "memory")
 
 
 async def _more_to_watch(rooms: Rooms) -> list[Watched]:
@@ -473,6 +482,8 @@ async def build(
     clock: Clock | None = None, client: Client | None = None,
 ) -> Gateway:  # fmt: skip
     """Wire one worker process's gateway. Raises `ConfigError`, `StoreUnavailable`."""
+    if config.traces.endpoint is not None:
+        traces.begin(config.traces.endpoint, config.node.name, log.message_id.get)
     keyring = load_keyring(config)
     egress = EgressPolicy(allow_networks=config.egress.allow_networks)
     clock, cpu = clock or SystemClock(), Cpu(config.workers.threads)
@@ -562,10 +573,27 @@ def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts, keyring: Keyr
     Keys (`keyring`, or the files), agreements, TLS and egress are the node's; the store and what seals it live in
     memory. Nothing is written anywhere, and no running process hears of it.
     """
-    agreements, keys = Cell(Agreements(pmodes)), Cell(keyring or load_keyring(config))
+    kek = sealing.KeyEncryptionKey(os.urandom(sealing.KEY_SIZE))
+    return _aside(config, pmodes, MemoryStore(SystemClock()), kek, timeouts, keyring or load_keyring(config))
+
+
+async def door_aside(config: Config, store: Store) -> Door:
+    """What clients see, for a command on this machine. It claims nothing, and is not asked about revisions.
+    Raises `ConfigError`, `StoreUnavailable`."""
+    keyring = await own_keyring(config, store)
+    rooms = _aside(config, await agreed(config, store), store, load_kek(config), Timeouts(), keyring)
+    most = config.limits.message
+    spools = SpoolRoom(Path(config.data.folder) / "spool", total=most, per_partner=most)
+    return Door(rooms, Submitter(rooms), EgressPolicy(allow_networks=config.egress.allow_networks), spools)
+
+
+def _aside(
+    config: Config, pmodes: PModeSet, store: Store, kek: sealing.KeyEncryptionKey, timeouts: Timeouts, keyring: Keyring
+) -> Rooms:
+    """Rooms of a process that is no node: one set of agreements, nothing that runs."""
+    agreements, keys = Cell(Agreements(pmodes)), Cell(keyring)
     clock, cpu, egress = SystemClock(), Cpu(1), EgressPolicy(allow_networks=config.egress.allow_networks)
     client = Client(egress, tls=partial(_partner_tls, config, keys), timeouts=timeouts)
-    store = MemoryStore(clock)
     revocations = _revocations(config, store, client, cpu, clock)
     paths = Paths(config.trust, clock, revocations.hook)
     finder = partial(_finder, client, paths, clock, config, cpu)
@@ -575,7 +603,7 @@ def trial(config: Config, pmodes: PModeSet, *, timeouts: Timeouts, keyring: Keyr
         agreements=agreements,
         revisions=OneRevision(agreements.value),
         keyring=keys,
-        kek=sealing.KeyEncryptionKey(os.urandom(sealing.KEY_SIZE)),
+        kek=kek,
         client=client,
         clock=clock,
         cpu=cpu,
@@ -593,6 +621,7 @@ __all__ = [
     "StoreUnavailable",
     "build",
     "database_runs",
+    "door_aside",
     "dsn_of",
     "lint_pmodes",
     "load_bundle",

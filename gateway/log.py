@@ -35,7 +35,7 @@ from uuid import UUID
 
 import msgspec
 
-from gateway import stages
+from gateway import metrics, stages
 from gateway.errors import GatewayError
 
 #: Every event, with what it means. The list is part of the product: alerts are built on it.
@@ -80,6 +80,7 @@ EVENTS: dict[str, str] = {
     "payloads.erased": "payloads past their retention were erased",
     "partner.shut": "a partner has not answered several times in a row; its messages wait, one at a time tries",
     "partner.open": "a partner that did not answer does; its messages go out again",
+    "messages.forgotten": "messages past their retention were erased; the audit has what proves it",
     "claim.lost": "work was taken over by another process while this one was doing it",
     # rooms
     "store.unavailable": "the database cannot be reached or refuses writes",
@@ -123,7 +124,7 @@ EVENTS: dict[str, str] = {
     "alert.parked": "the operator's hook did not take an alert, and it is given up",
     # the audit
     "audit.anchored": "the head of the audit chain was signed; kept elsewhere, the line shows if rows go missing",
-    "audit.broken": "the audit does not go on from what this node has seen of it; `gateway audit verify` says where",
+    "audit.broken": "the audit does not hold, or not from what this node has seen of it; see `gateway audit verify`",
     # processes
     "gateway.started": "all workers serve",
     "gateway.stopping": "the gateway drains and will stop",
@@ -183,6 +184,8 @@ def event(name: str, *, level: str = "info", exc_info: BaseException | None = No
     if name not in EVENTS:
         raise ValueError(f"unknown event {name}")
     number = LEVELS[level]
+    if number >= logging.WARNING:
+        metrics.logged(name)
     if not _logger.isEnabledFor(number):
         return
     # Not through Logger.log: it would look for the caller's line, which nobody needs here.

@@ -57,7 +57,10 @@ STAGE = Metric(
 )
 RETRIES = Metric("gateway_retries", "counter", ("party",), "Attempts that will be followed by another.")
 DUPLICATES = Metric("gateway_duplicates", "counter", ("party",), "Messages that came again.")
-ERRORS = Metric("gateway_errors", "counter", ("code", "stage"), "ebMS errors, by code.")
+ERRORS = Metric(
+    "gateway_errors", "counter", ("code", "stage", "who"),
+    "ebMS errors by code, and at whose side: us, the partner, or the network between.",
+)
 PAYLOAD = Metric("gateway_payload_bytes", "counter", ("direction",), "Payload content, before compression.")
 RECEIPTS = Metric("gateway_receipt_verifications", "counter", ("result",), "Receipts judged, by result.")
 WEBHOOKS = Metric("gateway_webhook_deliveries", "counter", ("backend", "outcome"), "Notifications to backends.")
@@ -68,9 +71,42 @@ REVOCATION = Metric(
     "gateway_revocation_checks", "counter", ("result",), "Certificates judged, by what their issuers say of them."
 )
 QUEUE = Metric("gateway_queue_depth", "gauge", ("queue", "state"), "Jobs in the queue; the same on every node.")
+OLDEST = Metric(
+    "gateway_queue_oldest_seconds", "gauge", ("queue",), "Age of the oldest job that is not done and not given up."
+)
+OVERDUE = Metric(
+    "gateway_queue_overdue_seconds", "gauge", ("queue",), "How long the first job that is due has waited for a worker."
+)
+IN_FLIGHT = Metric(
+    "gateway_messages_in_flight", "gauge", ("direction", "state"),
+    "Messages on their way. `later`: between two attempts, or held for the partner.",
+)
+INBOX = Metric("gateway_inbox_unclaimed", "gauge", ("backend",), "Messages that the backend has not taken.")
+INBOX_OLDEST = Metric("gateway_inbox_oldest_seconds", "gauge", ("backend",), "Age of the oldest of them.")
+PARTY_UP = Metric("gateway_party_up", "gauge", ("party",), "0: the partner does not answer, and its messages wait.")
+PARTY_SUCCESS = Metric(
+    "gateway_party_last_success_timestamp_seconds", "gauge", ("party",), "When the partner last gave a good receipt."
+)
+PARTY_RTT = Metric(
+    "gateway_party_rtt_seconds", "gauge", ("party",), "Connection, body and receipt of the newest acknowledged message."
+)
+STORE_UP = Metric("gateway_db_up", "gauge", (), "1: the database answered the last time it was asked.")
+ROLE = Metric("gateway_db_role", "gauge", ("role",), "1 for what the database is: primary, standby; all 0: away.")
+SKEW = Metric("gateway_clock_skew_seconds", "gauge", (), "How far this node's clock is off the database's, at least.")
+DISK = Metric("gateway_disk_free_ratio", "gauge", ("place",), "Free room of the data folder and of the spool, 0 to 1.")
+ERASED = Metric("gateway_erased", "counter", ("what",), "Payloads and whole messages erased, their time over.")
+HOUSE = Metric(
+    "gateway_retention_last_success_timestamp_seconds", "gauge", (),
+    "When retention last went through, or the node began.",
+)
+AUDIT = Metric(
+    "gateway_audit_broken", "gauge", ("check",),
+    "1: the audit does not hold. `whole`: the chain from its beginning; `seen`: from what this node has seen of it.",
+)  # fmt: skip
+EVENTS = Metric("gateway_events", "counter", ("event",), "Lines of the log by event, warnings and errors only.")
 RESTARTS = Metric("gateway_worker_restarts", "counter", (), "Worker processes that died or hung and were replaced.")
 AGREEMENTS = Metric(
-    "gateway_agreements_revision", "gauge", ("worker",), "Revision of the agreements in force in a worker process."
+    "gateway_config_revision", "gauge", ("worker",), "Revision of the agreements in force in a worker process."
 )
 REFUSALS = Metric(
     "gateway_signature_refusals", "counter", ("party", "proof"),
@@ -82,7 +118,7 @@ RETURNS = Metric(
 RING = Metric("gateway_keys_ring", "gauge", ("worker",), "Ring of own keys in force in a worker process.")
 CERT_END = Metric(
     "gateway_cert_not_after_timestamp_seconds", "gauge", ("owner", "use", "fingerprint"),
-    "When a certificate, ours or a partner's, comes to its end.",
+    "When a certificate comes to its end. `owner`: the partner, or us.",
 )  # fmt: skip
 CERT_USED = Metric(
     "gateway_cert_lifetime_used_ratio", "gauge", ("owner", "use", "fingerprint"),
@@ -94,17 +130,8 @@ DURABLE = Metric("gateway_db_synchronous", "gauge", (), "1: a standby confirms c
 LAG = Metric("gateway_db_replication_lag_bytes", "gauge", ("standby",), "How far a standby is behind in replaying.")
 ACTIVE = Metric("gateway_node_active", "gauge", ("worker",), "1: this process takes work; 0: it does not.")
 LEADS = Metric("gateway_node_leads", "gauge", ("worker",), "1: the node of this process has the lease of the pair.")
-UP = Metric("gateway_party_up", "gauge", ("party",), "0: the partner does not answer, and its messages wait.")
-AUDIT = Metric(
-    "gateway_audit_broken", "gauge", (), "1 while the audit does not go on from what this node has seen of it, else 0."
-)
 BUILD = Metric("gateway_build_info", "gauge", ("version", "python"), "Always 1; the labels say what runs.")
-METRICS = {
-    m.name: m
-    for m in (MESSAGES, DURATION, STAGE, RETRIES, DUPLICATES, ERRORS, PAYLOAD, RECEIPTS, WEBHOOKS, PULLS, REVOCATION,
-              QUEUE, RESTARTS, AGREEMENTS, RING, REFUSALS, RETURNS, CERT_END, CERT_USED, AUDIT, COMMIT, DURABLE, LAG,
-              ACTIVE, LEADS, UP, BUILD)
-}  # fmt: skip
+METRICS = {m.name: m for m in list(globals().values()) if isinstance(m, Metric)}
 
 #: Doubles in a file. 100 partners with 4 actions and 4 outcomes take 1,600; 256 KiB is nothing.
 SLOTS = 32_768
@@ -246,9 +273,49 @@ def duplicate(party: str) -> None:
     _count(DUPLICATES, (party,))
 
 
-def error(code: str, stage: str) -> None:
-    """An ebMS error was made here or came from a partner."""
-    _count(ERRORS, (code, stage))
+def error(code: str, stage: str, who: str) -> None:
+    """An ebMS error was made here or came from a partner. `who` has the cause: us, partner, network."""
+    _count(ERRORS, (code, stage, who))
+
+
+def logged(event: str) -> None:
+    """A warning or an error was logged."""
+    _count(EVENTS, (event,))
+
+
+def reached(party: str, seconds: float | None) -> None:
+    """A partner gave a good receipt; `seconds` is what connection, body and receipt took, where that is known."""
+    _gauge(PARTY_UP, (party,), 1.0)
+    _gauge(PARTY_SUCCESS, (party,), time.time())
+    if seconds is not None:
+        _gauge(PARTY_RTT, (party,), seconds)
+
+
+def store(*, up: bool, standby: bool = False) -> None:
+    """What a look at the database found."""
+    _gauge(STORE_UP, (), float(up))
+    _gauge(ROLE, ("primary",), float(up and not standby))
+    _gauge(ROLE, ("standby",), float(up and standby))
+
+
+def clock_skew(seconds: float) -> None:
+    """How far our clock is off."""
+    _gauge(SKEW, (), seconds)
+
+
+def disk(place: str, free: float) -> None:
+    """Free room, 0 to 1."""
+    _gauge(DISK, (place,), free)
+
+
+def erased(what: str, count: int) -> None:
+    """`what` is payloads or messages."""
+    _count(ERASED, (what,), count)
+
+
+def house_kept() -> None:
+    """Retention went through."""
+    _gauge(HOUSE, (), time.time())
 
 
 def payload_bytes(direction: str, size: int) -> None:
@@ -317,8 +384,8 @@ def replication(lags: Mapping[str, int], *, durable: bool) -> None:
 def parties_up(shut: Iterable[str]) -> None:
     """These partners do not answer; all others that were ever named here do."""
     down = {(party,) for party in shut}
-    for labels in down | {labels for metric, labels, _ in _values.series() if metric is UP}:
-        _gauge(UP, labels, float(labels not in down))
+    for labels in down | {labels for metric, labels, _ in _values.series() if metric is PARTY_UP}:
+        _gauge(PARTY_UP, labels, float(labels not in down))
 
 
 def worker_restarted() -> None:
@@ -328,15 +395,36 @@ def worker_restarted() -> None:
 
 def backlog(jobs: Mapping[str, int]) -> None:
     """Jobs by `kind.state`, as the store counts them. A queue that is no longer named is empty."""
-    now = {tuple((*name.split(".", 1), "")[:2]): count for name, count in jobs.items()}
-    before = {labels for metric, labels, _ in _values.series() if metric is QUEUE}
+    _gauges(QUEUE, {tuple((*name.split(".", 1), "")[:2]): float(count) for name, count in jobs.items()})
+
+
+def ages(oldest: Mapping[str, float], overdue: Mapping[str, float]) -> None:
+    """Ages by queue, in seconds."""
+    _gauges(OLDEST, {(queue,): seconds for queue, seconds in oldest.items()})
+    _gauges(OVERDUE, {(queue,): seconds for queue, seconds in overdue.items()})
+
+
+def inboxes(waiting: Mapping[str, tuple[int, float]]) -> None:
+    """Backend -> messages it has not taken, and the age of the oldest."""
+    _gauges(INBOX, {(backend,): float(count) for backend, (count, _) in waiting.items()})
+    _gauges(INBOX_OLDEST, {(backend,): oldest for backend, (_, oldest) in waiting.items()})
+
+
+def in_flight(messages: Mapping[tuple[str, str], int]) -> None:
+    """(direction, state) -> messages."""
+    _gauges(IN_FLIGHT, {labels: float(count) for labels, count in messages.items()})
+
+
+def _gauges(metric: Metric, now: Mapping[tuple[str, ...], float]) -> None:
+    """A family as it is now; what was there before and is not named any more becomes 0."""
+    before = {labels for known, labels, _ in _values.series() if known is metric}
     for labels in before | now.keys():
-        _gauge(QUEUE, labels, float(now.get(labels, 0)))
+        _gauge(metric, labels, now.get(labels, 0.0))
 
 
-def audit_broken(broken: bool) -> None:
-    """Whether the audit is still the one this node knows."""
-    _gauge(AUDIT, (), float(broken))
+def audit_broken(check: str, broken: bool) -> None:
+    """Whether the audit holds as a whole (`check` whole), and is still the one this node knows (`seen`)."""
+    _gauge(AUDIT, (check,), float(broken))
 
 
 def certificates(found: Iterable[tuple[str, str, str, float, float]]) -> None:
@@ -423,3 +511,21 @@ def exposition(accept: str = "") -> tuple[str, bytes]:
 
 
 configure(None, "memory")
+
+
+# -- the page ---------------------------------------------------------------------
+
+
+def public_name(metric: Metric) -> str:
+    """As Prometheus shows it: counters end in `_total`."""
+    return f"{metric.name}_total" if metric.kind == "counter" else metric.name
+
+
+def page(before: str, after: str) -> str:
+    """The table of docs/operators/metrics.md between what people wrote before and after it."""
+    rows = [
+        f"| `{public_name(m)}` | {m.kind} | {' '.join(f'`{label}`' for label in m.labels) or '–'} | {m.text} |"
+        for m in sorted(METRICS.values())
+    ]
+    table = ("| Name | Kind | Labels | |", "|---|---|---|---|", *rows)
+    return "\n".join((before.rstrip(), "", *table, "", after.lstrip()))

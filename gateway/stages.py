@@ -17,6 +17,7 @@ dictionary look-up.
 
 import errno
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -107,6 +108,7 @@ POINTS: dict[str, str] = {
     "MT01": "deliver",  # retention, in the middle of a batch
     "MT02": "store",    # between two batches of sealing anew
     "MT03": "store",    # between two migrations
+    "MT04": "store",    # messages past their time are deleted, not committed
 }
 
 
@@ -120,15 +122,31 @@ class Step(Struct, frozen=True, omit_defaults=True):
 
 
 Listener = Callable[[str, Step], None]
+#: Gets the stages of one piece of work when it is done.
+Watcher = Callable[[str, list[Step]], None]
 
 _timeline: ContextVar[list[Step] | None] = ContextVar("timeline", default=None)
 _direction: ContextVar[str] = ContextVar("direction", default="inbound")
 _listeners: list[Listener] = []
+_watchers: list[Watcher] = []
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+#: The W3C trace context (`traceparent`) this piece of work belongs to, if any.
+trace: ContextVar[str | None] = ContextVar("trace", default=None)
 
 
 def listen(listener: Listener) -> None:
     """Call `listener(direction, step)` for every stage that ends in this process."""
     _listeners.append(listener)
+
+
+def traceparent_of(header: str) -> str | None:
+    """A W3C traceparent as it came, or None if it is not one [trace-context 3.2]."""
+    return header if _TRACEPARENT.fullmatch(header) else None
+
+
+def watch(watcher: Watcher | None) -> None:
+    """Call `watcher(direction, steps)` at the end of every timeline; None: nobody any more."""
+    _watchers[:] = [watcher] if watcher else []
 
 
 @contextmanager
@@ -139,6 +157,8 @@ def timeline(direction: str) -> Iterator[list[Step]]:
     try:
         yield steps
     finally:
+        for watcher in _watchers:
+            watcher(direction, steps)
         _timeline.reset(token)
         _direction.reset(other)
 

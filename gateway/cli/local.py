@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,21 @@ def config_option(command):
         envvar="GATEWAY_CONFIG",
         help="gateway.toml; without it the one in this folder, if there is one. [GATEWAY_CONFIG]",
     )(command)
+
+
+class Moment(click.ParamType):
+    """A moment as RFC 3339; without an offset it is UTC."""
+
+    name = "time"
+
+    def convert(self, value, param, ctx) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time; write 2026-11-21T14:00:00Z", param, ctx)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def on_store(config: Path | None, do: Callable[..., Awaitable[T]]) -> T:

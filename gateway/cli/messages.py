@@ -5,11 +5,17 @@ import click
 from gateway.cli.explain import language_option, show_explanation
 from gateway.cli.local import acting, config_option, on_store
 from gateway.cli.output import json_option, show_json, show_table
+from gateway.cli.verbs import Verb, Verbs
 
 
-@click.group()
+@click.group(cls=Verbs, verbs={
+    "export": Verb("gateway.cli.messages_kept:export", "The evidence of a message as a zip."),
+    "legal-hold": Verb("gateway.cli.messages_kept:hold", "Keep messages whatever retention says."),
+    "legal-release": Verb("gateway.cli.messages_kept:release", "Let messages go that were held."),
+    "legal-holds": Verb("gateway.cli.messages_kept:holds", "What is held, by whom and why."),
+})  # fmt: skip
 def group():
-    """Messages: list, show, trace, pull."""
+    """Messages: list, show, trace, pull, export, legal holds."""
 
 
 @group.command("list")

@@ -26,6 +26,7 @@ from gateway.config.sections import (
     Store,
     Tls,
     Token,
+    Traces,
     Trust,
     Workers,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "Store",
     "Tls",
     "Token",
+    "Traces",
     "Trust",
     "Workers",
 ]

@@ -450,14 +450,35 @@ class Circuit(Struct, frozen=True):
 
 
 class Retention(Struct, frozen=True):
-    """How long payloads are kept. Headers, receipts and events stay.
+    """How long things are kept. What is held legally (`gateway messages legal-hold`) is kept until it is let go.
 
-    delivered_payloads: Payloads of received messages, after the backend has acknowledged them.
+    delivered_payloads: Payloads of received messages, after the backend has acknowledged them. Erased within a minute
+        of it: nothing else is allowed by Article 14 of the Single Digital Gateway Regulation.
     sent_payloads: Payloads of sent messages, after the receipt or the final failure.
+    messages: Headers, receipts, events and the knowledge of ids, after the exchange has ended; 12 months by Article
+        17 of Implementing Regulation (EU) 2022/1463. An id that is forgotten would be taken for a new message.
     """
 
-    delivered_payloads: Duration = Duration(3600)
+    delivered_payloads: Duration = Duration(0)
     sent_payloads: Duration = Duration(216_000)  # 3600 minutes, as the OOTS network file has it
+    messages: Duration = Duration(365 * 86_400)
+
+    def __post_init__(self) -> None:
+        if self.messages < max(self.delivered_payloads, self.sent_payloads):
+            raise ValueError("messages: may not be shorter than payloads are kept")
+
+
+class Traces(Struct, frozen=True):
+    """OpenTelemetry, with the extra `[otel]` installed. What the environment says (`OTEL_TRACES_SAMPLER` …) holds.
+
+    endpoint: Where spans go, OTLP over HTTP: `http://collector:4318/v1/traces`. Without it there are none.
+    """
+
+    endpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.endpoint is not None and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", self.endpoint):
+            raise ValueError("endpoint: expected http://host:port/v1/traces, without a password")
 
 
 class Rotation(Struct, frozen=True):
@@ -602,6 +623,7 @@ class Config(Struct, frozen=True, kw_only=True):
     alerts: Alerts = Alerts()
     audit: Audit = Audit()
     log: Log = Log()
+    traces: Traces = Traces()
     backends: dict[str, dict[str, Any]] = {}
 
     @classmethod

@@ -9,9 +9,12 @@ import random
 from gateway import log, metrics
 from gateway.errors import StoreUnavailable
 from gateway.msh.duty import Duty
+from gateway.msh.retention import erase
 from gateway.msh.rooms import Rooms
 
 INTERVAL = 30.0
+#: Payloads go within a minute; whole messages, after a year, need not.
+FORGET_INTERVAL = 600.0
 #: What webhooks were told can be looked at, and sent again, for a week; what was given up for a month.
 DELIVERED_NOTICES, PARKED_NOTICES = 7 * 86_400.0, 30 * 86_400.0
 #: A certificate in quarantine that is not seen any more is forgotten, a decision on one a year after it was met last.
@@ -24,28 +27,27 @@ KEPT_NOTICES = 1000
 
 async def keep_house(rooms: Rooms, duty: Duty) -> None:
     """Loop until cancelled."""
+    forgot = rooms.clock.monotonic()
     while True:
         # Spread, so that processes started together do not come together.
         await rooms.clock.sleep(INTERVAL * random.uniform(0.75, 1.25))  # noqa: S311
+        if not duty.leads:
+            continue
         try:
-            if duty.leads:
-                await _erase(rooms)
-            metrics.backlog(await rooms.store.backlog())
-            metrics.parties_up(c.partner for c in await rooms.store.circuits() if c.shut_until is not None)
+            whole = rooms.clock.monotonic() - forgot > FORGET_INTERVAL
+            if whole:
+                forgot = rooms.clock.monotonic()
+            await _tidy(rooms, whole=whole)
+            metrics.house_kept()
         except StoreUnavailable as error:
             log.event("store.unavailable", level="error", reason=str(error))
 
 
-async def _erase(rooms: Rooms) -> None:
-    retention = rooms.config.retention
-    erased = await rooms.store.purge(
-        delivered_before=retention.delivered_payloads, settled_before=retention.sent_payloads
-    )
+async def _tidy(rooms: Rooms, *, whole: bool) -> None:
+    await erase(rooms.store, rooms.config.retention, whole=whole)
     await rooms.store.erase_uploads()
     await rooms.store.prune_notices(
         delivered_before=DELIVERED_NOTICES, parked_before=PARKED_NOTICES, keep=KEPT_NOTICES
     )
     await rooms.store.prune_strangers(waiting_before=STRANGERS, decided_before=DECISIONS)
     await rooms.store.prune_revocations(tried_before=REVOCATIONS)
-    if erased:
-        log.event("payloads.erased", count=erased)

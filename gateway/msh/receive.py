@@ -121,6 +121,7 @@ class Receiver:
         Every outcome is an `Answer`; only `PeerGone` is raised, when nobody is left to read one.
         """
         progress = _Progress(source)
+        log.message_id.set(None)  # of the request before on this connection
         with timeline("inbound") as steps:
             try:
                 return await self._climb(content_type, body, progress, steps)
@@ -129,12 +130,15 @@ class Receiver:
             except EbmsError as error:
                 return await self._refuse(error, progress)
             except Overloaded as error:
+                metrics.error("EBMS:0004", "read", "us")
                 log.event("message.deferred", level="warning", reason=str(error), source=source)
                 return Answer(503, retry_after=5)
             except StoreUnavailable as error:
+                metrics.error("EBMS:0004", "store", "us")
                 log.event("store.unavailable", level="error", reason=str(error))
                 return Answer(503, retry_after=5)
             except KeyUnavailable as error:
+                metrics.error("EBMS:0004", "receipt", "us")
                 log.event("key.unavailable", level="error", reason=str(error))
                 return Answer(503, retry_after=30)
             except Exception as error:
@@ -460,7 +464,8 @@ class Receiver:
         )
         if isinstance(error, FailedAuthentication) and isinstance(unit, UserMessage) and progress.leg is not None:
             await self._rooms.sightings.refused(progress.leg.from_party, error.stranger)
-        metrics.error(error.code, "verify" if error.uniform else "validate")
+        ours = error.temporary or isinstance(error, Other)
+        metrics.error(error.code, "verify" if error.uniform else "validate", "us" if ours else "partner")
         if claim.kind in ("Receipt", "Error"):
             return Answer(400, close=True)  # a signal is never answered with an Error signal [as4 2.5]
         if isinstance(error, soap.SoapFault):

@@ -38,11 +38,20 @@ from gateway.msh.outcome import FINAL_CODES, judge
 from gateway.msh.payloads import content
 from gateway.msh.rooms import INLINE_WORK, Agreements, Rooms
 from gateway.msh.rotation import fingerprint, proof_of
-from gateway.stages import Step, point, record, stage, timeline
+from gateway.stages import Step, point, record, stage, timeline, trace
 from gateway.store.api import AttemptResult, Job, Message, NewEvent, Part, Shutting
 
 #: Attempts beyond the agreement's retries that may be lost to dying processes before a message is given up.
 LOST_ATTEMPTS = 5
+#: What the partner's side takes of an attempt.
+ON_THE_LINE = ("connect", "send", "receipt")
+#: Outcome of an attempt -> the stage it ended in, and at whose side the cause is. All else is ours.
+WHOSE = {
+    "error": ("receipt", "partner"), "unverified-error": ("receipt", "partner"),
+    "invalid-receipt": ("receipt", "partner"), "discovery-failed": ("match", "network"),
+    "connect-failed": ("connect", "network"), "send-failed": ("send", "network"),
+    "receipt-failed": ("receipt", "network"),
+}  # fmt: skip
 
 
 class Sender:
@@ -60,6 +69,7 @@ class Sender:
         if message is None:
             return
         log.message_id.set(message.user_message.message_id)
+        trace.set(message.trace)
         try:
             with timeline("outbound") as steps:
                 await self._attempt(job, message, steps)
@@ -126,10 +136,11 @@ class Sender:
             self._rooms.rotation.tell(message.user_message.to_party, signer, result.error_code, result.refusal)
         elif result.state == "ACKNOWLEDGED":
             self._rooms.rotation.uses(message.user_message.to_party, signer, "sign")
+        party = message.user_message.to_party.value
         if changed == "shut":
-            log.event("partner.shut", level="error", party=job.queue)
+            log.event("partner.shut", level="error", party=party)
         elif changed == "open":
-            log.event("partner.open", party=job.queue)
+            log.event("partner.open", party=party)
 
     # -- the pieces -----------------------------------------------------------------
 
@@ -299,7 +310,10 @@ class Sender:
     def _tell(self, message: Message, result: AttemptResult) -> None:
         unit = message.user_message
         facts = {"party": unit.to_party.value, "action": unit.action}
+        if result.state != "ACKNOWLEDGED":
+            self._count_failure(result)
         if result.state == "ACKNOWLEDGED":
+            metrics.reached(unit.to_party.value, sum(s.seconds for s in result.steps if s.stage in ON_THE_LINE))
             log.event("message.acknowledged", **facts)
             seconds = (self._rooms.clock.now() - message.created_at).total_seconds()
             metrics.message("outbound", unit.to_party.value, unit.action, "acknowledged", seconds)
@@ -310,6 +324,11 @@ class Sender:
             log.event("message.retrying", level="warning", code=result.error_code, reason=result.error_detail,
                       retry_in=round(result.retry_in, 1), **facts)  # fmt: skip
             metrics.retry(unit.to_party.value)
+
+    @staticmethod
+    def _count_failure(result: AttemptResult) -> None:
+        where, who = WHOSE.get(result.outcome or "", ("settle", "us"))
+        metrics.error(result.error_code or "EBMS:0004", where, who)
 
 
 def _with_present_pins(leg: Leg, present: Agreements) -> Leg:

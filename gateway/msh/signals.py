@@ -117,6 +117,7 @@ class Signals:
             metrics.receipt("late")
             return
         metrics.receipt("verified")
+        metrics.reached(party, None)
         if changed:
             log.event("message.acknowledged", party=party, action=unit.action)
             seconds = (self._rooms.clock.now() - message.created_at).total_seconds()

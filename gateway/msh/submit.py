@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from gateway import log, metrics
+from gateway import log, metrics, traces
 from gateway.as4 import header, ns
 from gateway.as4.outbound import messaging_text
 from gateway.as4.pmode import Leg
@@ -200,6 +200,7 @@ class Submitter:
             request_id=advice.request_id,
             held=Held(channel_key(leg), self._patience(leg, wanted)) if leg.pulled else None,
             patience=None if leg.pulled else self._patience(leg, wanted),
+            trace=traces.mine(),
         )
 
     def _patience(self, leg: Leg, wanted: Submission) -> float:

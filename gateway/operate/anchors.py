@@ -174,7 +174,7 @@ async def anchor_on(
 
     Raises `StoreUnavailable`, `KeyUnavailable`, and `ConfigError`, `OSError` for what is kept."""
     why = await departs(store, kept.read())
-    metrics.audit_broken(why is not None)
+    metrics.audit_broken("seen", why is not None)
     if why is not None:
         log.event("audit.broken", level="error", reason=why)
         return None

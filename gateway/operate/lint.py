@@ -19,6 +19,12 @@ def backends_of(config: Config) -> frozenset[str]:
     return DOORS | frozenset(config.backends)
 
 
+def _read_once(config: Config) -> frozenset[str]:
+    """Backends behind the SOAP door, where reading a message takes it over."""
+    named = (name for name, options in config.backends.items() if options.get("kind") == "domibus_ws")
+    return frozenset({"domibus_ws", *named})
+
+
 def findings(
     config: Config, path: Path | Files | None = None, certs: Path | None = None, *, now: datetime | None = None
 ) -> list[Finding]:
@@ -29,5 +35,8 @@ def findings(
         check_certificate=partial(check_certificate, allow=config.trust),
         read_truststore=truststore,
         now=now,
-        node=Node(backends=backends_of(config), delivered_payloads=config.retention.delivered_payloads),
+        node=Node(
+            backends=backends_of(config), read_once=_read_once(config), metadata=config.retention.messages,
+            delivered_payloads=config.retention.delivered_payloads,
+        ),
     )

@@ -63,8 +63,10 @@ class Watch:
         for source in self._sources:
             watched += await source()
         watched = list(dict.fromkeys(watched))
-        metrics.certificates((w.owner, w.use, w.id[:12], w.not_before.timestamp(), w.not_after.timestamp())
-                             for w in watched)  # fmt: skip
+        metrics.certificates(
+            ("us" if w.ours else w.owner, w.use, w.id[:12], w.not_before.timestamp(), w.not_after.timestamp())
+            for w in watched
+        )
         now = await rooms.store.now()
         if not self._believed(now):
             return []

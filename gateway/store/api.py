@@ -36,6 +36,7 @@ from gateway.stages import Step
 from gateway.store.agreements import Agreements
 from gateway.store.alerts import Alerts
 from gateway.store.chain import Link
+from gateway.store.keeping import Keeping
 from gateway.store.keys import Keys
 from gateway.store.pair import Pair
 from gateway.store.partner_certificates import PartnerCertificates
@@ -156,6 +157,8 @@ class NewOutbound(Struct, frozen=True, kw_only=True):
     held: Held | None = None
     #: For so many seconds the agreement tries to send it.
     patience: float | None = None
+    #: W3C traceparent.
+    trace: str | None = None
 
     @property
     def state(self) -> Literal["SUBMITTED", "READY_TO_PULL"]:
@@ -246,6 +249,7 @@ class Message(Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...] = ()
     document: dict[str, Any] | None = None
     steps: tuple[Step, ...] = ()
+    trace: str | None = None
 
 
 class MessageFilter(Struct, frozen=True, kw_only=True):
@@ -542,7 +546,9 @@ class Submitting(Protocol):
         ...
 
 
-class Store(Agreements, Keys, Seals, Webhooks, Rotation, PartnerCertificates, Updates, Alerts, Pair, Protocol):
+class Store(
+    Agreements, Keys, Seals, Webhooks, Rotation, PartnerCertificates, Updates, Alerts, Pair, Keeping, Protocol
+):
     """Everything the gateway keeps. All verbs raise `StoreUnavailable`."""
 
     # inbound
@@ -822,8 +828,9 @@ class Store(Agreements, Keys, Seals, Webhooks, Rotation, PartnerCertificates, Up
         """Erase wrapped keys, inline content and chunks of inbound messages DELIVERED (of the test
         service: RECEIVED) for longer than `delivered_before` seconds and outbound ones ACKNOWLEDGED,
         FAILED or CANCELLED for longer than `settled_before`; they become PURGED (FAILED stays
-        FAILED). Header, envelope, receipt and digests stay, and the ids stay known. At most `limit`;
-        the number erased."""
+        FAILED). Header, envelope, receipt and digests stay, and the ids stay known. What is held
+        legally is left alone. The audit gets their ids in the same commit. At most `limit`; the number
+        erased."""
         ...
 
     # registry

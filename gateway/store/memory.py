@@ -57,6 +57,7 @@ from gateway.store.chain import BEGINNING, Link, first_misfit, hash_of, row_text
 from gateway.store.memory_agreements import MemoryAgreements
 from gateway.store.memory_alerts import MemoryAlerts
 from gateway.store.memory_circuits import MemoryCircuits
+from gateway.store.memory_keeping import MemoryKeeping
 from gateway.store.memory_pair import MemoryPair
 from gateway.store.memory_partner_certificates import MemoryPartnerCertificates
 from gateway.store.memory_rotation import MemoryRotation
@@ -102,6 +103,7 @@ class _Message:
     document: dict[str, Any] | None = None
     request_id: str | None = None
     steps: tuple[Step, ...] = ()
+    trace: str | None = None
     attempts: list[Attempt] = field(default_factory=list)
 
 
@@ -124,7 +126,7 @@ class _Job:
 
 class MemoryStore(
     MemoryCircuits, MemoryUploads, MemoryWebhooks, MemoryRotation, MemoryPartnerCertificates, MemoryUpdates,
-    MemoryPair, MemoryAgreements, MemorySeals, MemoryAlerts,
+    MemoryPair, MemoryKeeping, MemoryAgreements, MemorySeals, MemoryAlerts,
 ):
     """`api.Store` in one process. The clock's `now` stands for the database's."""
 
@@ -135,6 +137,7 @@ class MemoryStore(
         self._jobs: dict[UUID, _Job] = {}
         self._chunks: dict[tuple[UUID, int, int], bytes] = {}
         self._events: list[tuple[int, datetime, str, UUID | None, str | None, dict[str, Any]]] = []
+        self._event_number = 0
         self._keys: dict[tuple[str, str], tuple[UUID, bytes]] = {}
         self._clients: dict[str, Client] = {}
         self._credentials: dict[str, Credential] = {}
@@ -210,6 +213,7 @@ class MemoryStore(
             pmode_id=message.pmode_id, pmode_revision=message.pmode_revision, backend=message.backend,
             created_at=now, changed_at=now, client=message.client, deadline=message.deadline,
             findings=message.findings, document=message.document, request_id=message.request_id, steps=message.steps,
+            trace=message.trace,
         )  # fmt: skip
         if key is not None:
             self._keys[key] = (message.id, message.fingerprint)
@@ -671,17 +675,20 @@ class MemoryStore(
 
     async def purge(self, *, delivered_before: float, settled_before: float, limit: int = 100) -> int:
         now = self._clock.now()
-        erased = 0
+        erased: list[UUID] = []
         for message in sorted(self._messages.values(), key=lambda m: m.created_at):
             keep = delivered_before if message.direction == "inbound" else settled_before
-            if erased == limit:
+            if len(erased) == limit:
                 break
             if message.wrapped_key is None or message.changed_at >= now - timedelta(seconds=keep):
                 continue
+            if message.id in self._legal:
+                continue
             if self._change(message, "erase") or (message.backend is None and self._change(message, "erase_test")):
                 self._erase(message)
-                erased += 1
-        return erased
+                erased.append(message.id)
+        self._note_messages("messages.payloads_erased", "retention", erased)
+        return len(erased)
 
     def _erase(self, message: _Message) -> None:
         message.wrapped_key = None
@@ -836,7 +843,7 @@ class MemoryStore(
 
     def _tell(self, message: _Message, events: tuple[NewEvent, ...]) -> None:
         for event in events:
-            number = len(self._events) + 1
+            self._event_number = number = self._event_number + 1
             self._events.append((number, self._clock.now(), event.type, message.id, message.backend, dict(event.data)))
             if event.type in AUDITED:
                 about = {"direction": message.direction, "partner": message.partner}
@@ -921,7 +928,7 @@ class MemoryStore(
             held=own is not None and own.state == "HELD",
             error_code=m.error_code, error_detail=m.error_detail, receipt=m.receipt if whole else None,
             receipt_at=m.receipt_at, envelope=m.envelope if whole else None, signer=m.signer if whole else None,
-            findings=m.findings, document=m.document, steps=m.steps,
+            findings=m.findings, document=m.document, steps=m.steps, trace=m.trace,
         )  # fmt: skip
 
 

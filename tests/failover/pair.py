@@ -61,6 +61,9 @@ first = "0.3s"
 longest = "1s"
 [log]
 format = "json"
+# What was delivered is looked at again at the end.
+[retention]
+delivered_payloads = "1h"
 {more}
 """
 

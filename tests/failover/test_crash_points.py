@@ -88,6 +88,11 @@ def test_a_kill_at_every_point_loses_nothing_and_doubles_nothing(pair, folder, n
     pair.ee.cli("store", "purge", "--yes", **now)
     states = {m["state"] for m in json.loads(pair.ee.cli("messages", "list", "--json", "--limit", "500").stdout)}
     assert states == {"PURGED"}
+    now |= {"GATEWAY__RETENTION__SENT_PAYLOADS": "0s", "GATEWAY__RETENTION__MESSAGES": "0s"}
+    assert pair.ee.cli("store", "purge", "--yes", check=False, GATEWAY_CRASH="MT04", **now).returncode == -9
+    assert len(json.loads(pair.ee.cli("messages", "list", "--json", "--limit", "500").stdout)) > 0
+    pair.ee.cli("store", "purge", "--yes", **now)
+    assert json.loads(pair.ee.cli("messages", "list", "--json", "--limit", "500").stdout) == []
 
 
 def test_migrations_may_be_killed_too(folder):

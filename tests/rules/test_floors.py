@@ -11,7 +11,7 @@ FLOORS = {
     "web": 5, "backends": 5,
     "operate": 4,
     "msh": 3,
-    "keys": 2, "pmodes": 2, "store": 2, "transport": 2, "oots": 2, "plugin": 2, "config": 2, "metrics": 2, "log": 2,
+    "keys": 2, "pmodes": 2, "store": 2, "transport": 2, "oots": 2, "plugin": 2, "config": 2, "metrics": 2, "log": 2, "traces": 2,
     "as4": 1,
     "errors": 0, "clock": 0, "scope": 0, "stages": 0, "client": 0, "__init__": 0,
 }  # fmt: skip
@@ -25,6 +25,7 @@ ONLY_HERE = {
     "pkcs11": ("gateway/keys/pkcs11.py",),
     "zeep": ("gateway/backends/soap_push.py",),
     "joserfc": ("gateway/msh/tokens.py",),
+    "opentelemetry": ("gateway/traces.py",),
     "signxml": ("gateway/transport/discovery/",),
     "dns": ("gateway/transport/discovery/",),
 }

@@ -80,7 +80,9 @@ def ground() -> Ground:
     agreement = folder / "pmodes" / "agreement.toml"
     agreement.write_text(agreement.read_text().replace("allow_http = true\n", "allow_http = true\n" + RETRY, 1))
     (folder / "pmodes" / "fi.pem").write_bytes(to_pem(fi.signing))
-    return Ground(Config.load(folder / "gateway.toml", environ={}), lv, ee, fi)
+    # What was delivered is looked at again at the end.
+    environ = {"GATEWAY__RETENTION__DELIVERED_PAYLOADS": "1d"}
+    return Ground(Config.load(folder / "gateway.toml", environ=environ), lv, ee, fi)
 
 
 @functools.cache
@@ -346,19 +348,24 @@ class _Points(dict):
                 raise Killed(name)
 
 
+async def _nothing(_) -> None:
+    pass
+
+
 @contextmanager
 def _one_source(seed: int, scene: Scene):
     """All randomness of Python comes from the seed; that of OpenSSL changes octets, never what happens."""
     chance = random.Random(seed ^ 0x5EED)
-    before = os.urandom, random._urandom, stages._crash, log.event, app.load_keyring
+    before = os.urandom, random._urandom, stages._crash, log.event, app.load_keyring, app.keep_count
     random.seed(seed)
     os.urandom = random._urandom = chance.randbytes
     stages._crash, log.event = _Points(scene), lambda *_, **__: None
+    app.keep_count = _nothing  # numbers for Prometheus decide nothing
     app.load_keyring = _keyring
     try:
         yield
     finally:
-        os.urandom, random._urandom, stages._crash, log.event, app.load_keyring = before
+        os.urandom, random._urandom, stages._crash, log.event, app.load_keyring, app.keep_count = before
 
 
 def run(seed: int, sabotage: Callable[[Scene], Scene] = lambda scene: scene) -> Verdict:

@@ -64,6 +64,13 @@ def test_durations_and_sizes_have_units(tmp_path):
     assert (config.retention.sent_payloads, config.retention.delivered_payloads) == (5400, 0)
 
 
+def test_what_the_law_says_is_the_default():
+    kept = Config().retention
+    assert (kept.delivered_payloads, kept.sent_payloads, kept.messages) == (0, 3600 * 60, 365 * 86_400)
+    with pytest.raises(ValueError, match="messages"):
+        type(kept)(messages=Duration(60))
+
+
 @pytest.mark.parametrize(("text", "key", "words"), [
     ("[as4]\nbnid = 1", "as4.bnid", "did you mean 'bind'?"),
     ("[as5]\nbind = 1", "as5", "did you mean 'as4'?"),

@@ -37,7 +37,7 @@ def test_counters():
     metrics.message("inbound", "AP_EE_01", "ExecuteQueryRequest", "received")
     metrics.retry("AP_EE_01")
     metrics.duplicate("AP_EE_01")
-    metrics.error("EBMS:0101", "inbound")
+    metrics.error("EBMS:0101", "verify", "partner")
     metrics.payload_bytes("inbound", 1000)
     metrics.payload_bytes("inbound", 24)
     metrics.receipt("verified")
@@ -47,7 +47,7 @@ def test_counters():
     assert value("gateway_message_duration_seconds_count", direction="inbound", outcome="received") == 1
     assert value("gateway_retries_total", party="AP_EE_01") == 1
     assert value("gateway_duplicates_total", party="AP_EE_01") == 1
-    assert value("gateway_errors_total", code="EBMS:0101", stage="inbound") == 1
+    assert value("gateway_errors_total", code="EBMS:0101", stage="verify", who="partner") == 1
     assert value("gateway_payload_bytes_total", direction="inbound") == 1024
     assert value("gateway_receipt_verifications_total", result="verified") == 1
     assert value("gateway_webhook_deliveries_total", backend="rest", outcome="delivered") == 1

@@ -31,6 +31,7 @@ from gateway.backends.rest.problems import Disconnected, Refused, catalogue, lan
 from gateway.backends.rest.request import Request, answer
 from gateway.backends.webhook import WebhookSender, next_delay
 from gateway.plugin import Caller, Delivery, DeliveryDelayed, Event, Msh, NotFound, WebhookTarget
+from gateway.stages import traceparent_of
 
 log = logging.getLogger(__name__)
 DISTRIBUTION = "oots-as4-gateway"
@@ -207,8 +208,8 @@ def check_head(scope: Scope, headers: Headers) -> None:
 
 def trace_id_of(traceparent: str) -> str:
     """The trace id of a W3C traceparent header, or a new one [trace-context 3.2]."""
-    given = re.fullmatch(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", traceparent)
-    return given[1] if given and given[1].strip("0") else uuid.uuid4().hex
+    given = traceparent_of(traceparent)
+    return given.split("-")[1] if given else uuid.uuid4().hex
 
 
 @cache

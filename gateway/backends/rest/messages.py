@@ -20,6 +20,7 @@ from gateway.backends.rest.multipart import FormReader
 from gateway.backends.rest.problems import Place, Refused
 from gateway.backends.rest.request import Request, answer, decode, idempotency_key, moments, next_link
 from gateway.plugin import Content, MessageFilter, MessageView, NotFound, Submission
+from gateway.stages import trace, traceparent_of
 
 FINAL = frozenset({"ACKNOWLEDGED", "FAILED", "CANCELLED", "PURGED"})
 #: How often a waiting request looks: soon at first, since a receipt takes 20 ms, then once a second.
@@ -30,6 +31,8 @@ async def submit(request: Request) -> Response:
     """POST /v1/messages: 202 with Location, or 200 with the final state when `wait` saw it."""
     wait = request.query(SubmitQuery).wait
     key = idempotency_key(request)
+    # Of a header that is not one nothing is told: a trace is never worth refusing a message.
+    trace.set(traceparent_of(request.headers.get("traceparent", "")))
     with request.uploads.slot(request.caller.id):
         meta, submission, content = await _submission(request)
         if key is None and meta.message_id is None:

@@ -15,6 +15,7 @@ from gateway.store.postgres.audit import Audit
 from gateway.store.postgres.bell import Bell
 from gateway.store.postgres.inbound import Inbound
 from gateway.store.postgres.jobs import Jobs
+from gateway.store.postgres.keeping import Keeping
 from gateway.store.postgres.keys import Keys
 from gateway.store.postgres.messages import Messages
 from gateway.store.postgres.migrate import pending
@@ -37,7 +38,7 @@ Q = load("session")
 
 class PostgresStore(
     Inbound, Outbound, Pulling, Jobs, Payloads, Messages, Uploads, Registry, Webhooks, PartnerCertificates, Audit,
-    Agreements, Keys, Rotation, Seals, Updates, Alerts, Pair,
+    Agreements, Keys, Rotation, Seals, Updates, Alerts, Pair, Keeping,
 ):  # fmt: skip
     """`api.Store` in one schema of one database. Belongs to the event loop that opened it."""
 

@@ -1,15 +1,30 @@
 """The hash-chained audit. `append_audit` in SQL makes the rows, `chain` checks them."""
 
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
 from asyncpg import Record
 
 from gateway.store.api import AuditEntry, AuditFilter
 from gateway.store.chain import BEGINNING, Link, Walk, row_texts
 from gateway.store.postgres import rows
+from gateway.store.postgres.pool import Transaction
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
 
 Q = load("audit")
 PAGE = 1000
+
+
+async def note(t: Transaction, kind: str, actor: str, messages: Sequence[UUID], **detail: Any) -> None:
+    """A row about so many messages, in the transaction that changes them. Named one by one, unless
+    `proofs` stands for them."""
+    if messages:
+        facts = {"count": len(messages)} | detail
+        if "proofs" not in detail:
+            facts["messages"] = [str(id) for id in messages]
+        await t.row(Q["append"], *row_texts(kind, actor, str(len(messages)), facts))
 
 
 class Audit(Room):

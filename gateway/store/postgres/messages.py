@@ -8,6 +8,7 @@ from gateway.as4.units import UserMessage
 from gateway.stages import point
 from gateway.store.api import Attempt, Conversation, Direction, Message, MessageFilter, Numbers, Told, Viewer
 from gateway.store.postgres import rows
+from gateway.store.postgres.audit import note
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
 
@@ -117,6 +118,7 @@ class Messages(Room):
             point("MT01")
             for statement in ("erase_inline", "erase_chunks", "erase_jobs", "erase_keys"):
                 await t.row(Q[statement], ids)
+            await note(t, "messages.payloads_erased", "retention", ids)
             await t.commit()
         return len(ids)
 

@@ -102,7 +102,7 @@ def outbound_columns(message: NewOutbound) -> tuple:
         message.client, message.idempotency_key, message.wrapped_key, text(unit), message.fingerprint,
         text(message.steps), *part_columns(message.parts), message.state,
         *(("hold", held.queue, held.patience) if held else ("send", message.receiver, None)),
-        _found(message), *_document(message), *corners(unit), message.patience,
+        _found(message), *_document(message), *corners(unit), message.patience, message.trace,
     )  # fmt: skip
 
 
@@ -164,6 +164,7 @@ def message(row: Record) -> Message:
         findings=_findings_of(row),
         document=None if row["document"] is None else _data(row["document"]),
         steps=_steps(row["steps"]),
+        trace=row["trace"],
     )
 
 

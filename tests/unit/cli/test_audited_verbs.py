@@ -29,10 +29,10 @@ LOOKS = {
     "audit list", "audit verify", "backends list", "certs calendar", "certs dev", "certs export", "certs list",
     "certs needs-renewal", "certs show", "certs timeline", "certs watch", "demo", "ha status", "parties certs",
     "parties quarantine list", "parties quarantine show", "parties updates list", "parties updates show",
-    "doctor", "explain", "inspect", "messages list", "messages show", "messages trace", "openapi", "parties export",
+    "doctor", "explain", "inspect", "messages legal-holds", "messages list", "messages show", "messages trace", "openapi", "parties export",
     "parties list", "parties show", "parties test", "pmodes diff", "pmodes export", "pmodes history",
     "pmodes import-domibus", "pmodes lint", "pmodes list", "pmodes plan", "pmodes schema", "pmodes show", "pmodes why",
-    "receipts verify", "run", "send", "store status", "version", "wsdl",
+    "receipts verify", "run", "send", "store erased", "store receipts", "store status", "version", "wsdl",
 }  # fmt: skip
 #: The others, with what they write; `test_everything…` below runs them in this order.
 ACTS = {
@@ -54,6 +54,9 @@ ACTS = {
 #: Those that need partners, processes or a ring: what they write, and the test, or the page that a test executes, that
 #: sees it written.
 ELSEWHERE = {
+    "messages export": ("messages.exported", "interop/test_kept.py"),
+    "messages legal-hold": ("messages.legal_hold", "contract/test_keeping_contract.py"),
+    "messages legal-release": ("messages.legal_release", "contract/test_keeping_contract.py"),
     "certs csr": ("key.added", "unit/operate/test_key_import.py"),
     "certs import": ("key.completed", "unit/operate/test_key_import.py"),
     "certs stage": ("key.moved", "unit/operate/test_certificates.py"),

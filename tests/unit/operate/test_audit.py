@@ -278,11 +278,11 @@ async def test_a_node_never_signs_a_chain_that_somebody_has_changed(kept, caplog
     before, seen = len(store._links), kept.read()
     assert await look(store, kept, LATER) is None and len(store._links) == before and kept.read() == seen
     assert why in await anchors.departs(store, seen)
-    assert metrics.collected()["gateway_audit_broken"][()][0] == 1.0
+    assert metrics.collected()["gateway_audit_broken"][("seen",)][0] == 1.0
     store = await chain(4, anchored=())
     kept.file.unlink()
     await look(store, kept)
-    assert metrics.collected()["gateway_audit_broken"][()][0] == 0.0
+    assert metrics.collected()["gateway_audit_broken"][("seen",)][0] == 0.0
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"no json"])

@@ -142,7 +142,7 @@ async def test_the_metric_has_every_certificate_and_forgets_those_that_are_gone(
     lines = [line for line in text.splitlines() if line.startswith("gateway_cert_not_after") and 'owner="AP_00"' in line]
     assert len(lines) == 1 and 'use="sign"' in lines[0] and f'fingerprint="{0:012}"' in lines[0]
     assert abs(float(lines[0].split()[-1]) - end) < 2
-    assert 'gateway_cert_lifetime_used_ratio{' in text and 'owner="AP_LV_01"' in text
+    assert 'gateway_cert_lifetime_used_ratio{' in text and 'owner="us"' in text
     await watch_of(lv, clock).look()
     assert 'owner="AP_00"' not in metrics.exposition()[1].decode()
 

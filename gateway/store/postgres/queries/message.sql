@@ -4,7 +4,7 @@
 -- Message $1 with its parts, as backend $2 (NULL: any) sees it within scope $3.
 SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key, m.pmode_id, m.pmode_revision,
        m.backend, m.client, m.created_at, m.changed_at, m.deadline, m.error_code, m.error_detail, m.receipt,
-       m.receipt_at, m.envelope, m.signer, m.findings, m.advice, m.document, m.steps,
+       m.receipt_at, m.envelope, m.signer, m.findings, m.advice, m.document, m.steps, m.trace,
        (SELECT max(number) FROM attempt WHERE attempt.message = m.id) AS attempts,
        (SELECT due_at FROM job WHERE job.message = m.id AND kind = 'send' AND state = 'READY') AS next_attempt_at,
        EXISTS (SELECT FROM job WHERE job.message = m.id AND (kind IN ('send', 'deliver') OR kind = 'hold')
@@ -33,7 +33,7 @@ SELECT id FROM message
 -- as well: there is an index for it, and none for the state. Planned for its values, so that one ORDER BY is left.
 SELECT m.id, m.direction, m.state, m.tenant, m.partner, m.header, m.wrapped_key, m.pmode_id, m.pmode_revision,
        m.backend, m.client, m.created_at, m.changed_at, m.deadline, m.error_code, m.error_detail,
-       m.receipt_at, m.findings, m.advice, m.document, m.steps,
+       m.receipt_at, m.findings, m.advice, m.document, m.steps, m.trace,
        (SELECT max(number) FROM attempt WHERE attempt.message = m.id) AS attempts,
        (SELECT due_at FROM job WHERE job.message = m.id AND kind = 'send' AND state = 'READY') AS next_attempt_at,
        EXISTS (SELECT FROM job WHERE job.message = m.id AND (kind IN ('send', 'deliver') OR kind = 'hold')
@@ -155,18 +155,20 @@ SELECT content FROM chunk
 -- expired
 -- Lock up to $3 messages whose payload is no longer to be kept: inbound ones delivered $1 seconds ago
 -- (those of the test service: received), outbound ones settled $2 seconds ago. Those another process
--- is erasing are skipped. Not more of them than hold $4 chunks, but at least one.
+-- is erasing are skipped, and those that are held. Not more of them than hold $4 chunks, but at least one.
 WITH delivered AS (
     SELECT id, created_at FROM message
      WHERE direction = 'inbound' AND wrapped_key IS NOT NULL
        AND created_at < now() - make_interval(secs => $1) AND changed_at < now() - make_interval(secs => $1)
        AND (state = 'DELIVERED' OR state = 'RECEIVED' AND backend IS NULL)
+       AND NOT EXISTS (SELECT FROM legal_hold WHERE legal_hold.message = message.id)
      ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
 ), settled AS (
     SELECT id, created_at FROM message
      WHERE direction = 'outbound' AND wrapped_key IS NOT NULL
        AND created_at < now() - make_interval(secs => $2) AND changed_at < now() - make_interval(secs => $2)
        AND state IN ('ACKNOWLEDGED', 'FAILED', 'CANCELLED')
+       AND NOT EXISTS (SELECT FROM legal_hold WHERE legal_hold.message = message.id)
      ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
 ), old AS (
     SELECT * FROM delivered UNION ALL SELECT * FROM settled

@@ -13,9 +13,9 @@ WITH keyed AS (
 ), stored AS (
     INSERT INTO message (id, direction, state, tenant, partner, message_id, conversation_id, ref_to_message_id,
                          service, action, backend, pmode_id, pmode_revision, client, deadline, header, fingerprint,
-                         wrapped_key, steps, advice, document, request_id, original_sender, final_recipient)
+                         wrapped_key, steps, advice, document, request_id, original_sender, final_recipient, trace)
     SELECT $1, 'outbound', $23, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $13, $12, $16, $17, $15, $18, $27,
-            $28, $29, $31, $32
+            $28, $29, $31, $32, $34
      WHERE $14::text IS NULL OR EXISTS (SELECT FROM keyed)
         ON CONFLICT (tenant, message_id) WHERE direction = 'outbound' DO NOTHING
  RETURNING id, backend
