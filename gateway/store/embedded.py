@@ -39,6 +39,7 @@ from gateway.store.postmaster import Postmaster, postmaster, processes_in
 ROLE = DATABASE = "gateway"
 #: Linux allows 107 bytes for a socket's path; its own name in the folder takes 20.
 LONGEST_SOCKET_FOLDER = 85
+SOCKET_LOCK = ".s.PGSQL.5432.lock"
 #: A server that does not stop when asked is stopped at once; recovery mends what that leaves.
 STOP_PATIENCE = 60.0
 REPORT_EVERY = 5.0
@@ -300,12 +301,14 @@ class PrivatePostgres:
 
     def _launch(self, found: Binaries) -> None:
         # PostgreSQL clears away what a dead server left, but is taken in when the process id in
-        # the file has since gone to a stranger, as happens in containers. Here nothing of
-        # this folder runs any more, and the lock keeps it so.
+        # the file has since gone to a stranger, as happens in containers, or when nobody has
+        # collected the dead one yet. Here nothing of this folder runs any more, and the lock keeps it so.
+        socket = self._socket_folder()
         if Path("/proc/self").exists():
             (self._data / "postmaster.pid").unlink(missing_ok=True)
+            (socket / SOCKET_LOCK).unlink(missing_ok=True)
         more = "\n".join(line for since, line in CONF_SINCE.items() if found.major >= since)
-        _write(self._data / "postgresql.conf", CONF.format(socket=self._socket_folder(), more=more), 0o644)
+        _write(self._data / "postgresql.conf", CONF.format(socket=socket, more=more), 0o644)
         if not (self._data / "postgresql.local.conf").exists():
             _write(self._data / "postgresql.local.conf", "# Yours; read after postgresql.conf.\n", 0o644)
         log = os.open(self.folder / "start.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)

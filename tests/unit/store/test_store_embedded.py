@@ -179,6 +179,19 @@ async def test_a_process_id_that_went_to_a_stranger_does_not_matter(made):
         assert await ask(dsn) == 1
 
 
+async def test_a_dead_server_that_nobody_has_collected_does_not_matter(made):
+    """Supervisor and server are killed at once: the server's process id is there for a while, and so is its socket."""
+    server = PrivatePostgres(made)
+    await ask(server.start(), "CREATE TABLE kept AS SELECT 7 AS id")
+    killed = server.pid
+    os.kill(killed, signal.SIGKILL)
+    os.waitid(os.P_PID, killed, os.WEXITED | os.WNOWAIT)  # dead, and still a child of ours
+    server._release_lock()
+    with PrivatePostgres(made) as dsn:
+        assert await ask(dsn, "SELECT id FROM kept") == 7
+    os.waitpid(killed, 0)
+
+
 @pytest.mark.parametrize("text", ["", "x", "99999999", "0\n", "-1\n"])
 def test_a_broken_process_file_is_no_server(folder, text):
     (folder / "data").mkdir(parents=True)
