@@ -51,15 +51,18 @@ RETURNING job.id, kind, job.queue, message, job.claim, attempt, created_at, due_
 
 -- claim_overdue
 -- Take up to $1 messages for $3 seconds in the name of $2, from one of $4, whose partner is shut and whose patience has
--- ended: nobody else would come for them.
+-- ended: nobody else would come for them. What still has time is not even looked at, however much it is.
 WITH due AS (
-    SELECT job.id, job.due_at AS was_due
-      FROM circuit JOIN job ON job.queue = circuit.partner
-     WHERE circuit.shut_until IS NOT NULL AND job.kind = 'send' AND job.state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
-       AND job.state = ANY ($4::text[]) AND job.due_at <= now() AND job.gives_up_at <= now()
-     ORDER BY job.due_at
+    SELECT next.id, next.was_due
+      FROM (SELECT partner FROM circuit WHERE shut_until IS NOT NULL) AS shut,
+           LATERAL (SELECT id, due_at AS was_due FROM job
+                     WHERE kind = 'send' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
+                       AND state = ANY ($4::text[]) AND queue = shut.partner
+                       AND gives_up_at <= now() AND due_at <= now()
+                     ORDER BY gives_up_at
+                     LIMIT $1
+                       FOR UPDATE SKIP LOCKED) AS next
      LIMIT $1
-       FOR UPDATE OF job SKIP LOCKED
 )
 UPDATE job
    SET state = 'CLAIMED', attempt = attempt + 1, due_at = now() + make_interval(secs => $3),
