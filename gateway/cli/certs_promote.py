@@ -6,32 +6,17 @@ from typing import Any
 
 import click
 
-from gateway.cli.certs_ring import USES, apply_plan
+from gateway.cli.certs_ring import apply_plan, keys_argument, use_option
 from gateway.cli.certs_shown import show_matrix
+from gateway.cli.changing import PLAN_WARNINGS, change_options
 from gateway.cli.local import config_option, on_database, settings_of
 from gateway.cli.output import json_option
 
-keys_argument = click.argument("keys", nargs=-1, required=True, metavar="KEY…")
 partner_option = click.option("--partner", "partners", multiple=True, metavar="PARTY",
                               help="For this partner alone; may be given several times.")  # fmt: skip
-
-
-def options(command):
-    """What both have in common with the other verbs that change the ring."""
-    for option in (
-        click.option("--use", "uses", multiple=True, type=click.Choice(USES), metavar="|".join(USES),
-                     help="Only this use of the key; may be given several times."),
-        click.option("--reason", help="Why; stands in the history and in the audit."),
-        click.option("--yes", is_flag=True, help="Do it without asking."),
-        click.option("--dry-run", is_flag=True, help="Show what would change, and do nothing."),
-        click.option("--plan", "plan_id", metavar="ID", help="Only if this is still the plan; else exit status 6."),
-        click.option("--force", is_flag=True, help="In spite of what the plan warns of; that stands in the audit."),
-        click.option("--timeout", type=click.FloatRange(1, 3600), default=60.0, show_default=True,
-                     help="Seconds for every process to acknowledge."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
+options = change_options(
+    use_option, click.option("--reason", help="Why; stands in the history and in the audit."), force=PLAN_WARNINGS
+)
 
 @click.command()
 @keys_argument

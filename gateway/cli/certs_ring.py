@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from gateway.cli.certs_shown import show_keys, show_outcome, show_plan, told
+from gateway.cli.changing import PLAN_WARNINGS, change_options
 from gateway.cli.local import actor, config_option, on_database, settings_of
 from gateway.cli.output import json_option, show_json, show_table
 
@@ -26,28 +27,16 @@ def use_option(command):
                         help="Only this use of the key; may be given several times.")(command)  # fmt: skip
 
 
-def change_options(command):
-    """What every verb that changes the ring has."""
-    for option in (
-        click.option("--reason", required=True, help="Why; stands in the history and in the audit."),
-        click.option("--yes", is_flag=True, help="Do it without asking."),
-        click.option("--dry-run", is_flag=True, help="Show what would change, and do nothing."),
-        click.option("--plan", "plan_id", metavar="ID", help="Only if this is still the plan; else exit status 6."),
-        click.option("--force", is_flag=True, help="In spite of what the plan warns of; that stands in the audit."),
-        click.option("--timeout", type=click.FloatRange(1, 3600), default=60.0, show_default=True,
-                     help="Seconds for every process to acknowledge."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
 keys_argument = click.argument("keys", nargs=-1, required=True, metavar="KEY…")
+ring_options = change_options(
+    click.option("--reason", required=True, help="Why; stands in the history and in the audit."), force=PLAN_WARNINGS
+)
 
 
 @click.command()
 @keys_argument
 @use_option
-@change_options
+@ring_options
 @json_option
 @config_option
 def stage(keys, uses, config, **options):
@@ -66,7 +55,7 @@ def stage(keys, uses, config, **options):
 @click.command()
 @keys_argument
 @use_option
-@change_options
+@ring_options
 @json_option
 @config_option
 def retire(keys, uses, config, **options):

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from gateway.cli.changing import LINT_ERRORS, change_options
 from gateway.cli.local import actor, config_option, on_database, settings_of
 from gateway.cli.output import json_option, show_json, show_table
 from gateway.cli.pmodes_change import reason_option
@@ -13,19 +14,11 @@ from gateway.cli.pmodes_change import reason_option
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-def act_options(command):
-    """What verbs that change agreements have in common."""
-    for option in (
-        click.option("--yes", is_flag=True, help="Do it without asking."),
-        click.option("--dry-run", is_flag=True, help="Show what would change, and do nothing."),
-        click.option("--plan", "plan_id", metavar="ID", help="Only if this is still the plan; else exit status 6."),
-        click.option("--rebase-waiting", "move", is_flag=True, help="Messages in flight go on under it, too."),
-        click.option("--force", is_flag=True, help="In spite of lint errors; they stand in the audit."),
-        click.option("--timeout", type=click.FloatRange(1, 3600), default=60.0, show_default=True,
-                     help="Seconds for every process to acknowledge."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+#: What verbs that change agreements have in common.
+act_options = change_options(
+    click.option("--rebase-waiting", "move", is_flag=True, help="Messages in flight go on under it, too."),
+    force=LINT_ERRORS,
+)
 
 
 @click.command()

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from gateway.cli.changing import LINT_ERRORS, change_options
 from gateway.cli.local import actor, config_option, on_database, settings_of
 from gateway.cli.output import json_option, show_json, show_table
 from gateway.cli.pmodes import place
@@ -20,20 +21,11 @@ def reason_option(command):
     return click.option("--reason", required=True, help="Why; stands in the history and in the audit.")(command)
 
 
-def change_options(command):
-    """What `apply` and `rollback` have in common."""
-    for option in (
-        click.option("--yes", is_flag=True, help="Do it without asking."),
-        click.option("--dry-run", is_flag=True, help="Show what would change, and do nothing."),
-        click.option("--plan", "plan_id", metavar="ID", help="Only if this is still the plan; else exit status 6."),
-        click.option("--rebase-waiting", "move", is_flag=True,
-                     help="Messages in flight go on under the new agreements, those that wait at once."),
-        click.option("--force", is_flag=True, help="In spite of lint errors; they stand in the audit."),
-        click.option("--timeout", type=click.FloatRange(1, 3600), default=60.0, show_default=True,
-                     help="Seconds for every process to acknowledge."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+apply_options = change_options(
+    click.option("--rebase-waiting", "move", is_flag=True,
+                 help="Messages in flight go on under the new agreements, those that wait at once."),
+    force=LINT_ERRORS,
+)  # fmt: skip
 
 
 @click.command()
@@ -54,7 +46,7 @@ def plan(path, certs, as_json, config):
 @click.command()
 @place
 @reason_option
-@change_options
+@apply_options
 @json_option
 @config_option
 def apply(path, certs, config, **options):
@@ -73,7 +65,7 @@ def apply(path, certs, config, **options):
 @click.command()
 @click.argument("revision", required=False, type=click.IntRange(1))
 @reason_option
-@change_options
+@apply_options
 @json_option
 @config_option
 def rollback(revision, config, **options):
