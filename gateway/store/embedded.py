@@ -60,7 +60,8 @@ synchronous_commit = on
 shared_buffers = 128MB
 wal_buffers = 16MB
 max_wal_size = 2GB
-checkpoint_timeout = 15min
+# After a crash all since the last checkpoint is done once more before anybody is served.
+checkpoint_timeout = 30s
 # Short statements on two cores: compiling and parallel workers only cost.
 jit = off
 max_parallel_workers_per_gather = 0

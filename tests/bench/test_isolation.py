@@ -35,5 +35,8 @@ def test_a_node_with_a_million_queued_is_ready_in_seconds():
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(found)
-    assert found["ready_in"] < 10
-    assert found["claim_ms"]["p99"] < max(20, 2 * found["commit_ms"]["p99"])
+    # What waits costs a start nothing; after a crash the database has half a minute to do again.
+    assert found["ready_in"] < max(5, 1.5 * found["ready_in_empty"])
+    assert found["ready_in_after_kill"] < 10 and found["redo_mib"] < 1024
+    for claim in ("claim_ms", "claim_with_others_shut_ms", "give_up_ms"):
+        assert found[claim]["count"] >= 20 and found[claim]["p99"] < max(20, 2 * found["commit_ms"]["p99"]), claim
