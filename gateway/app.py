@@ -6,7 +6,6 @@ line as well, so that `gateway doctor` judges what `gateway run` would load.
 
 import asyncio
 import contextlib
-import math
 import os
 import ssl
 from collections.abc import Awaitable, Callable, Collection
@@ -59,7 +58,6 @@ from gateway.operate import agreements as agreement_verbs
 from gateway.operate.alerting import Hook
 from gateway.operate.anchors import Kept, keep_anchored
 from gateway.operate.anchors import signer as audit_signer
-from gateway.operate.expiry import health as certificate_health
 from gateway.operate.lint import backends_of, findings
 from gateway.operate.partner_certificates import known_issuers
 from gateway.operate.ping import OneRevision
@@ -67,10 +65,9 @@ from gateway.operate.plan import bundle_of
 from gateway.operate.updates.desk import UpdateDesk
 from gateway.operate.updates.staging import Stager
 from gateway.operate.updates.work import UpdateWork
-from gateway.operate.watch import Watch
+from gateway.operate.watch import OwnCertificates, Watch
 from gateway.operate.watched import Watched
 from gateway.operate.watched import lists as watched_lists
-from gateway.operate.watched import ours as our_certificates
 from gateway.operate.watched import ring as watched_ring
 from gateway.pmodes import toml as pmode_toml
 from gateway.pmodes.bundle import Bundle, Files
@@ -82,8 +79,6 @@ from gateway.transport.client import Client, Timeouts
 from gateway.transport.egress import EgressPolicy
 from gateway.web.as4 import As4App
 
-#: What we know of our own certificates is good for so long: reading them costs more than asking what time it is.
-CERTIFICATES_CACHE = 30.0
 #: Waiting for running work when a process drains.
 DRAIN_DEADLINE = 30.0
 
@@ -234,7 +229,7 @@ class Gateway:
         self.watch = Watch(rooms, Hook(rooms.config, rooms.store, teller), sources=[partial(_more_to_watch, rooms)])
         self._draining = False
         self._tasks: list[asyncio.Task] = []
-        self.health = health(draining=lambda: self._draining, certificates=_Certificates(rooms))
+        self.health = health(draining=lambda: self._draining, certificates=OwnCertificates(rooms))
         duty.watch(self.health.fit)
         self.as4 = As4App(
             receiver,
@@ -354,22 +349,6 @@ async def _more_to_watch(rooms: Rooms) -> list[Watched]:
     """Keys that wait and keys that drain are no keys of the keyring; and what only the database knows of."""
     ring = watched_ring(await rooms.store.own_keys(), rooms.agreements.value.pmodes)
     return [*ring, *watched_lists(await rooms.store.revocations())]
-
-
-class _Certificates:
-    """Whether what we sign with and serve TLS with is still good; a partner's that is over concerns that partner."""
-
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms, self._until = rooms, -math.inf
-        self._keyring: Keyring | None = None
-        self._found: list[Watched] = []
-
-    def __call__(self) -> tuple[bool, str]:
-        rooms, keyring = self._rooms, self._rooms.keyring.value
-        if rooms.clock.monotonic() >= self._until or keyring is not self._keyring:
-            self._found = our_certificates(rooms.config, keyring, rooms.agreements.value.pmodes)
-            self._keyring, self._until = keyring, rooms.clock.monotonic() + CERTIFICATES_CACHE
-        return certificate_health(self._found, rooms.clock.now())
 
 
 def _revocations(config: Config, store: Store, client: Client, cpu: Cpu, clock: Clock) -> Revocations:

@@ -11,8 +11,9 @@ what the last report said (`duty.py`).
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from gateway.as4.profiles import PROFILES
 from gateway.errors import GatewayError, KeyUnavailable
@@ -23,9 +24,11 @@ from gateway.msh.rooms import Rooms
 Check = tuple[str, bool, str]
 Verdict = tuple[bool, list[Check]]
 
+T = TypeVar("T")
+
 #: An answer is good for this long, and a test signature [reliability 5.7].
 CACHE, SIGNED = 1.0, 30.0
-#: An answer of the store takes at most this.
+#: An answer of the store, of a token or of a disk takes at most this.
 PATIENCE = 1.5
 #: Of the disk of the spool so much has to be free, or room for the largest message.
 FREE = 0.1
@@ -33,12 +36,26 @@ FREE = 0.1
 INODES = 1000
 
 
+class Patience:
+    """Work of a thread that may hang: one at a time. Who asks again meanwhile waits for that one."""
+
+    def __init__(self) -> None:
+        self._work: asyncio.Future | None = None
+
+    async def __call__(self, begin: Callable[[], Awaitable[T]]) -> T:
+        """What `begin()` comes to. Raises `TimeoutError` when that is not known within `PATIENCE`."""
+        if self._work is None or self._work.done():
+            self._work = asyncio.ensure_future(begin())
+        async with asyncio.timeout(PATIENCE):
+            return await asyncio.shield(self._work)
+
+
 class Health:
     """One a process. `draining()` says whether the process ends."""
 
     def __init__(
         self, rooms: Rooms, duty: Duty, spool: Path, *, draining: Callable[[], bool],
-        certificates: Callable[[], tuple[bool, str]],
+        certificates: Callable[[], Awaitable[tuple[bool, str]]],
     ) -> None:  # fmt: skip
         """`certificates` says whether ours are still good."""
         self._rooms, self._duty, self._spool, self._draining = rooms, duty, spool, draining
@@ -49,7 +66,7 @@ class Health:
         self._signed_with: tuple[object, object] = (None, None)
         self._signed_until = float("-inf")
         self._unsigned: str | None = None
-        self._signing: asyncio.Task[None] | None = None
+        self._signing, self._reading, self._disk = Patience(), Patience(), Patience()
 
     async def fit(self) -> str | None:
         """What keeps this process from working, apart from the database; None when nothing does."""
@@ -101,7 +118,7 @@ class Health:
     async def _own(self) -> list[Check]:
         clock = self._duty.clock_wrong()
         return [
-            await self._keys(), ("certificates", *self._certificates()), self._agreements(), self._room(),
+            await self._keys(), await self._not_over(), self._agreements(), await self._room(),
             ("clock", clock is None, clock or "right"),
         ]  # fmt: skip
 
@@ -121,11 +138,8 @@ class Health:
 
     async def _sign(self) -> str | None:
         """What is wrong with a signature. One that hangs in a token is waited for again, not asked for again."""
-        if self._signing is None or self._signing.done():
-            self._signing = asyncio.create_task(self._rooms.with_keys(self._sign_once))
         try:
-            async with asyncio.timeout(PATIENCE):
-                await asyncio.shield(self._signing)
+            await self._signing(lambda: self._rooms.with_keys(self._sign_once))
         except KeyUnavailable as error:
             return str(error)
         except TimeoutError:
@@ -139,14 +153,22 @@ class Health:
             for name in {leg.profile for leg in pmodes.legs if leg.from_party == party}:
                 keyring.signing_key(party.party_id, PROFILES[name]).sign(b"ready")
 
+    async def _not_over(self) -> Check:
+        try:
+            return "certificates", *await self._reading(self._certificates)
+        except TimeoutError:
+            return "certificates", False, f"their files cannot be read within {PATIENCE:g} s"
+
     def _agreements(self) -> Check:
         """A process that cannot serve the active revision takes no messages under the one before."""
         revisions = self._rooms.revisions
         return "agreements", revisions.trouble is None, revisions.trouble or f"revision {revisions.number}"
 
-    def _room(self) -> Check:
+    async def _room(self) -> Check:
         try:
-            disk = os.statvfs(self._spool)
+            disk = await self._disk(lambda: self._rooms.cpu.run(os.statvfs, self._spool))
+        except TimeoutError:  # it is an OSError, too
+            return "spool", False, f"its disk does not answer within {PATIENCE:g} s"
         except OSError as error:
             return "spool", False, f"{self._spool.name}: {error.strerror}"
         free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize

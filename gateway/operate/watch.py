@@ -5,15 +5,17 @@ the end of everything. Where the clocks of node and database differ, or time has
 agree again and have kept still for a while.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 
 from gateway import log, metrics
 from gateway.errors import StoreUnavailable
+from gateway.keys.keyring import Keyring
 from gateway.msh.rooms import Rooms
 from gateway.operate import expiry
 from gateway.operate.alerting import Hook
-from gateway.operate.watched import Source, everything
+from gateway.operate.watched import Source, Watched, everything, ours
 from gateway.stages import point
 from gateway.store.alerts import Due
 
@@ -25,6 +27,8 @@ FIRST = 5.0
 SKEW = 3600.0
 #: So long a clock that jumped must run evenly before it is believed.
 SETTLE = 900.0
+#: What is known of our own certificates is good for so long.
+KNOWN = 30.0
 #: Alerts are kept for a quarter of a year; what was told of a certificate longer than it lives.
 KEEP_ALERTS, KEEP_TOLD = 90 * 86_400.0, 3 * 366 * 86_400.0
 
@@ -102,3 +106,29 @@ def _tell(due: Due) -> None:
         owner=", ".join(facts["owners"]), use=", ".join(facts["uses"]), certificate_sha256=due.certificate,
         subject=facts["subject"], not_after=facts["not_after"], days=facts["days"], threshold=due.threshold,
     )  # fmt: skip
+
+
+class OwnCertificates:
+    """Whether what we sign with and serve TLS with is still good; a partner's that is over concerns that partner.
+
+    Files are read in a thread. Who asks while they are read anew gets what was read before, at today's time."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms, self._until = rooms, 0.0
+        self._keyring: Keyring | None = None
+        self._found: list[Watched] = []
+        self._reading: asyncio.Task[None] | None = None
+
+    async def __call__(self) -> tuple[bool, str]:
+        """The verdict, and what it says."""
+        rooms, keyring = self._rooms, self._rooms.keyring.value
+        if keyring is not self._keyring:
+            await self._read(keyring)
+        elif rooms.clock.monotonic() >= self._until and (self._reading is None or self._reading.done()):
+            self._reading = asyncio.create_task(self._read(keyring), name="own certificates")
+        return expiry.health(self._found, rooms.clock.now())
+
+    async def _read(self, keyring: Keyring) -> None:
+        rooms = self._rooms
+        self._found = await rooms.cpu.run(ours, rooms.config, keyring, rooms.agreements.value.pmodes)
+        self._keyring, self._until = keyring, rooms.clock.monotonic() + KNOWN

@@ -180,6 +180,7 @@ async def test_a_gateway_with_a_database_of_its_own_never_notices(tmp_path):
 
 async def test_a_full_disk_and_a_missing_key_are_told(tmp_path, monkeypatch):
     import os
+    import threading
     from types import SimpleNamespace
 
     from gateway.keys.keyring import Keyring
@@ -193,6 +194,13 @@ async def test_a_full_disk_and_a_missing_key_are_told(tmp_path, monkeypatch):
         monkeypatch.setattr(os, "statvfs", real)
         lv.gateway.health.forget()
         assert (await lv.gateway.ready())[0] and await lv.gateway.health.fit() is None
+        answers = threading.Event()
+        monkeypatch.setattr("gateway.msh.health.PATIENCE", 0.2)
+        monkeypatch.setattr(os, "statvfs", lambda path: answers.wait(20) and real(path))
+        assert await lv.gateway.health.fit() == "spool: its disk does not answer within 0.2 s"
+        answers.set()
+        monkeypatch.setattr("gateway.msh.health.PATIENCE", 1.5)
+        assert await lv.gateway.health.fit() is None
         lv.gateway._rooms.keyring.value = Keyring({}, {})
         assert "keys" in await lv.gateway.health.fit()
 

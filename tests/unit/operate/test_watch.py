@@ -21,7 +21,7 @@ from gateway.config import Alerts, Secret, Tls
 from gateway.config.sections import Alerts as Section
 from gateway.operate import alerting
 from gateway.operate.alerting import RETRIES, Hook
-from gateway.operate.watch import SETTLE, Watch
+from gateway.operate.watch import SETTLE, OwnCertificates, Watch
 from gateway.operate.watched import Watched, everything, lists, ours, ring
 from gateway.store.keys import OwnKey
 from gateway.store.memory import MemoryStore
@@ -132,6 +132,34 @@ async def test_the_gateway_tells_of_its_certificates_in_its_health(lv):
         ok, checks = await lv.gateway.ready()
         [(_, verdict, text)] = [c for c in checks if c[0] == "certificates"]
         assert (ok, verdict) == (good, good) and word in text
+
+
+async def test_a_disk_that_hangs_does_not_hold_the_gateway(lv, tmp_path, monkeypatch):
+    """A pipe that nobody writes to stands for a file that cannot be read for a while."""
+    monkeypatch.setattr("gateway.msh.health.PATIENCE", 0.3)
+    rooms, pipe = lv.gateway._rooms, tmp_path / "tls.pem"
+    os.mkfifo(pipe)
+    config = replace(rooms.config, as4=replace(rooms.config.as4, tls=Tls(certificate=pipe)))
+    lv.gateway.health._certificates = known = OwnCertificates(dataclasses.replace(rooms, config=config))
+
+    async def asked():
+        lv.gateway.health.forget()
+        ok, checks = await lv.gateway.ready()
+        return ok, next(text for name, _, text in checks if name == "certificates")
+
+    async def written():
+        await asyncio.to_thread(pipe.write_bytes, (tmp_path / "lv" / "lv-sign.pem").read_bytes())
+
+    async with asyncio.timeout(20):
+        for _ in range(3):
+            assert await asked() == (False, "their files cannot be read within 0.3 s")
+        await written()  # one reader has waited, whoever asked
+        while known._keyring is None:
+            await asyncio.sleep(0.01)
+        assert (await asked())[0]
+        known._until = 0.0
+        assert (await asked())[0], "it is read anew, and nobody waits for that"
+        await written()
 
 
 async def test_the_metric_has_every_certificate_and_forgets_those_that_are_gone(lv, clock):
