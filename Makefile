@@ -61,6 +61,9 @@ failover: install ## the failure suite: real processes, databases and networks a
 wrapping: install ## signature wrapping: 20,000 mutants per fixture and more
 	GATEWAY_WRAPPING=full $(BIN)/python -m pytest -q $(LONG) tests/security $(ARGS)
 
+simulation: install ## thousands of seeds on a virtual clock, on every core: 3000 in some ten minutes on two (ARGS="--seeds 20000")
+	@$(BIN)/python -m tests.simulation $(or $(ARGS),--seeds 3000)
+
 bench: install   ## product against protocol floor, in one run; prints JSON
 	@$(BIN)/python -m tests.bench $(ARGS)
 
@@ -97,4 +100,4 @@ install: .venv/installed
 clean:           ## remove what was made here
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis tests/interop/peer/target
 
-.PHONY: help demo test test-all interop failover wrapping bench lint deb image metrics-page lock install clean
+.PHONY: help demo test test-all interop failover wrapping simulation bench lint deb image metrics-page lock install clean

@@ -7,6 +7,7 @@ never values, so that a configuration file can be shown and kept in a repository
 """
 
 import difflib
+import functools
 import os
 import re
 import tomllib
@@ -204,7 +205,7 @@ def build(raw: object, type: type[T], *, file: str, base: Path, key: str = "") -
     """
     if not isinstance(raw, Mapping):
         raise ConfigError(f"expected a table, not {_kind(raw)}", file=file, key=key)
-    fields = {field.encode_name: field for field in msgspec.structs.fields(type)}
+    fields = _fields(type)
     for name in raw:
         if name not in fields:
             raise ConfigError("unknown key", file=file, key=dotted(key, name), hint=suggestion(name, fields))
@@ -230,6 +231,12 @@ def build(raw: object, type: type[T], *, file: str, base: Path, key: str = "") -
         if not colon or name not in fields:
             name, detail = "", str(error)
         raise ConfigError(detail, file=file, key=dotted(key, name) if name else key) from None
+
+
+@functools.cache
+def _fields(type: type[Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    """By the name they have in a file. Reading annotations takes longer than reading the file."""
+    return {field.encode_name: field for field in msgspec.structs.fields(type)}
 
 
 def value_of(raw: object, type: Any, *, file: str, base: Path, key: str) -> Any:

@@ -117,7 +117,8 @@ class Rooms:
     rotation: "Rotation"
     sightings: Sightings
     revocations: Revocations
-    entropy: Callable[[int], bytes] = os.urandom
+    #: Looked up when the rooms are made, so that a simulation can put its own in place.
+    entropy: Callable[[int], bytes] = field(default_factory=lambda: os.urandom)
 
     #: Pinned certificates that were found usable, with the time they are valid for: all else that is
     #: asked of a certificate never changes. Grows with the agreements, not with messages.

@@ -28,7 +28,8 @@ def main() -> int:
     parser.add_argument("--from", dest="first", type=int, default=1)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--trace", action="store_true")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--traces", action="store_true", help="the fingerprint of each seed's trace, too")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
     if given.seed is not None:
         verdict = run(given.seed)
@@ -36,13 +37,19 @@ def main() -> int:
             print("\n".join(verdict.trace), file=sys.stderr)
         print(json.dumps({"seed": given.seed, "wrong": verdict.wrong, **verdict.figures, "trace": verdict.fingerprint}))
         return int(bool(verdict.wrong))
-    began, total, broken = time.monotonic(), Counter(), {}
+    began, total, broken, traces = time.monotonic(), Counter(), {}, {}
     with Pool(given.processes) as pool:
-        for seed, wrong, figures, _ in pool.imap(played, range(given.first, given.first + given.seeds)):
+        for seed, wrong, figures, traces[seed] in pool.imap(played, range(given.first, given.first + given.seeds)):
             total.update(figures)
             if wrong:
                 broken[seed] = wrong
-    print(json.dumps({"seeds": given.seeds, **total, "broken": broken, "seconds": round(time.monotonic() - began, 1)}, indent=1))
+                print(f"seed {seed}: {wrong}", file=sys.stderr)
+            if seed % 500 == 0:
+                print(f"seed {seed} after {time.monotonic() - began:.0f} s, {len(broken)} broken", file=sys.stderr)
+    seconds = time.monotonic() - began
+    print(json.dumps({"seeds": given.seeds, **total, "broken": broken, "seconds": round(seconds, 1),
+                      "seeds_per_second": round(given.seeds / seconds, 2), "bound": f"{3 / given.seeds:.1e}",
+                      **({"traces": traces} if given.traces else {})}, indent=1))
     return int(bool(broken))
 
 

@@ -15,15 +15,16 @@ class Stuck(Exception):
 
 
 class _Selector(selectors.SelectSelector):
+    """Nothing ever comes from outside, so the system is not asked."""
+
     loop: "VirtualLoop"
 
     def select(self, timeout: float | None = None) -> list:
-        found = super().select(0)
-        if not found:
-            if timeout is None:
-                raise Stuck("nobody has anything left to do")
+        if timeout is None:
+            raise Stuck("nobody has anything left to do")
+        if timeout > 0:
             self.loop.pass_time(timeout)
-        return found
+        return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -6,44 +6,29 @@ store [reliability 2: I1 to I6, I8, I11].
 """
 
 import asyncio
-import atexit
-import functools
 import hashlib
 import os
 import random
-import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import NamedTuple
 
 from gateway import app, log, stages
-from gateway.as4.units import PartyId
 from gateway.config import Config
 from gateway.errors import StoreUnavailable
-from gateway.keys.keyring import Keyring
-from gateway.keys.keyring import load_keyring as read_keyring
 from gateway.store.api import MessageFilter
 from gateway.store.memory import MemoryStore
-from tests.peer import Authority, Keys, Peer
+from tests.peer import Peer
 from tests.simulation.cast import Consumer, Partner, Producer
 from tests.simulation.database import Database
 from tests.simulation.faults import HERE, Faults, Killed, Life
+from tests.simulation.ground import FI, ground, standing_on
 from tests.simulation.loop import VirtualClock, VirtualLoop
 from tests.simulation.network import Client, Network, serve, within
-from tests.world import EE, LV, to_pem, write_site
+from tests.world import EE, LV
 
-FI = PartyId("AP_FI_01", "urn:oasis:names:tc:ebcore:partyid-type:unregistered:FI")
-FINLAND = """
-[parties.AP_FI_01]
-type = "urn:oasis:names:tc:ebcore:partyid-type:unregistered:FI"
-endpoint = "http://127.0.0.1:9/fi"
-certificate = "fi.pem"
-"""
-RETRY = 'retry = { first = "1s", factor = 1.5, max = "20s", count = 100, window = "90m" }\n'
 GATEWAY = "http://127.0.0.1:9/lv"
 #: Seconds of bad weather, and how long afterwards everything may take to settle.
 STORM, CALM = 90.0, 3600.0
@@ -59,40 +44,6 @@ class Verdict(NamedTuple):
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()[:16]
-
-
-class Ground(NamedTuple):
-    """What all runs of a process share: files and keys."""
-
-    config: Config
-    lv: Keys
-    ee: Keys
-    fi: Keys
-
-
-@functools.cache
-def ground() -> Ground:
-    folder = Path(tempfile.mkdtemp(prefix="gateway-simulation-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    authority = Authority()
-    lv, ee, fi = (Keys.make(name, "rsa", authority) for name in ("AP_LV_01", "AP_EE_01", "AP_FI_01"))
-    write_site(folder, lv, ee, endpoint="http://127.0.0.1:9/ee", more=FINLAND)
-    agreement = folder / "pmodes" / "agreement.toml"
-    agreement.write_text(agreement.read_text().replace("allow_http = true\n", "allow_http = true\n" + RETRY, 1))
-    (folder / "pmodes" / "fi.pem").write_bytes(to_pem(fi.signing))
-    # What was delivered is looked at again at the end.
-    environ = {"GATEWAY__RETENTION__DELIVERED_PAYLOADS": "1d"}
-    return Ground(Config.load(folder / "gateway.toml", environ=environ), lv, ee, fi)
-
-
-@functools.cache
-def _keyring_of_all() -> Keyring:
-    return read_keyring(ground().config.keys.store)
-
-
-def _keyring(_config: Config) -> Keyring:
-    """Reading keys takes most of a start, and they are the same in every one."""
-    return _keyring_of_all()
 
 
 class Node:
@@ -116,10 +67,8 @@ class Node:
         try:
             store = Database(self._scene.store, life, self._scene.faults, asyncio.sleep)
             gateway = await app.build(
-                ground().config, store=store, clock=self.clock, client=Client(self._scene.network, life)
+                self._scene.config, store=store, clock=self.clock, client=Client(self._scene.network, life)
             )
-            # Watch and anchors have tests of their own; here a seed does not yet mean the same every time with them.
-            gateway._once_a_node = list
             await gateway.start()
         finally:
             HERE.reset(token)
@@ -157,8 +106,8 @@ async def within_start(node: Node) -> None:
 class Scene:
     """Everything of one run."""
 
-    def __init__(self, seed: int, loop: VirtualLoop) -> None:
-        self.loop, self.faults = loop, Faults.of(seed)
+    def __init__(self, seed: int, loop: VirtualLoop, config: Config) -> None:
+        self.loop, self.faults, self.config = loop, Faults.of(seed), config
         self.clock = VirtualClock(loop)
         self.store, self.network = MemoryStore(self.clock), Network(self.faults)
         self.nodes = [Node("lv-a", self), Node("lv-b", self)]
@@ -356,28 +305,28 @@ async def _nothing(_) -> None:
 def _one_source(seed: int, scene: Scene):
     """All randomness of Python comes from the seed; that of OpenSSL changes octets, never what happens."""
     chance = random.Random(seed ^ 0x5EED)
-    before = os.urandom, random._urandom, stages._crash, log.event, app.load_keyring, app.keep_count
+    before = os.urandom, random._urandom, stages._crash, log.event, app.keep_count
     random.seed(seed)
     os.urandom = random._urandom = chance.randbytes
     stages._crash, log.event = _Points(scene), lambda *_, **__: None
     app.keep_count = _nothing  # numbers for Prometheus decide nothing
-    app.load_keyring = _keyring
     try:
         yield
     finally:
-        os.urandom, random._urandom, stages._crash, log.event, app.load_keyring, app.keep_count = before
+        os.urandom, random._urandom, stages._crash, log.event, app.keep_count = before
 
 
 def run(seed: int, sabotage: Callable[[Scene], Scene] = lambda scene: scene) -> Verdict:
     """Play one seed. `sabotage` breaks something, for a test of the judge."""
-    _keyring_of_all()
+    site = ground()
     loop, hook = VirtualLoop(), sys.unraisablehook
     asyncio.set_event_loop(loop)
     sys.unraisablehook = lambda _: None
     try:
-        scene = sabotage(Scene(seed, loop))
-        with _one_source(seed, scene):
-            return loop.run_until_complete(scene.play())
+        with standing_on(site) as config:
+            scene = sabotage(Scene(seed, loop, config))
+            with _one_source(seed, scene):
+                return loop.run_until_complete(scene.play())
     finally:
         for task in asyncio.all_tasks(loop):  # of dead nodes: they were never to end
             task._log_destroy_pending = False
