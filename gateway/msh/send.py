@@ -41,8 +41,6 @@ from gateway.msh.rotation import fingerprint, proof_of
 from gateway.stages import Step, point, record, stage, timeline, trace
 from gateway.store.api import AttemptResult, Job, Message, NewEvent, Part, Shutting
 
-#: Attempts beyond the agreement's retries that may be lost to dying processes before a message is given up.
-LOST_ATTEMPTS = 5
 #: What the partner's side takes of an attempt.
 ON_THE_LINE = ("connect", "send", "receipt")
 #: Outcome of an attempt -> the stage it ended in, and at whose side the cause is. All else is ours.
@@ -76,6 +74,19 @@ class Sender:
         except ClaimLost:
             log.event("claim.lost", level="warning", kind=job.kind)
 
+    async def isolate(self, job: Job, why: str) -> None:
+        """The message fails without another attempt, until it is resent [reliability R24]."""
+        message = await self._rooms.store.message(job.message)
+        if message is None:
+            return
+        log.message_id.set(message.user_message.message_id)
+        facts = {"code": "EBMS:0004", "attempt": message.attempts}
+        result = AttemptResult(state="FAILED", outcome="isolated", error_code="EBMS:0004", error_detail=why,
+                               events=(NewEvent("message.failed", facts),))  # fmt: skip
+        number = await self._rooms.store.begin_attempt(job, node=self._rooms.node, references=())
+        await self._rooms.store.finish_attempt(job, number, result)
+        self._tell(message, result)
+
     async def _attempt(self, job: Job, message: Message, steps: list[Step]) -> None:
         waited = (self._rooms.clock.now() - (message.next_attempt_at or message.created_at)).total_seconds()
         record("wait", self._rooms.clock.now().timestamp() - max(waited, 0), max(waited, 0))
@@ -87,9 +98,6 @@ class Sender:
                 raise SendFailed("the agreement this message was submitted under is gone", temporary=False)
             if job.shut:
                 raise SendFailed("the partner does not answer, and is not tried any more", stage="wait")
-            if message.attempts > leg.retry.count + LOST_ATTEMPTS:
-                # Each took the process with it before it could be settled. Not once more [reliability R24].
-                raise SendFailed(f"{message.attempts} attempts without an outcome", temporary=False, stage="wait")
             if message.deadline and message.deadline <= self._rooms.clock.now():
                 raise SendFailed("the deadline of the message has passed", temporary=False, stage="wait")
             if leg.to_party.pattern:
