@@ -298,6 +298,7 @@ class Workers:
         webhook = await store.webhook(job.queue)
         backend = self._backends.get(webhook.backend) if webhook else None
         event = _event(job)
+        log.message_id.set(event.data.get("message_id"))
         if webhook is None or backend is None or (webhook.disabled and event.type != TEST):
             gone = "the webhook is disabled" if webhook is not None and backend is not None else "the webhook is gone"
             await store.finish_notify(job.id, job.claim, NoticeAttempt(outcome="refused", detail=gone))

@@ -206,10 +206,10 @@ class Checker:
 
     # -- producer -----------------------------------------------------------------
 
-    def submit(self, *contents: bytes) -> str:
+    def submit(self, *contents: bytes, message_id: str = "") -> str:
         """Submit until the gateway says it has it; the same key, so once."""
         key = os.urandom(8).hex()
-        message_id = f"{key}@checker.example"
+        message_id = message_id or f"{key}@checker.example"
         digests = [hashlib.sha256(content).hexdigest() for content in contents]
         self.note("submit", message_id=message_id, digests=digests)
         end = time.monotonic() + 60
