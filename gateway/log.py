@@ -18,6 +18,7 @@ stream, at WARNING and above.
 """
 
 import collections
+import contextlib
 import functools
 import logging
 import os
@@ -382,8 +383,8 @@ class LineWriter(logging.Handler):
             self._send((self.format(record) + "\n").encode())
 
     def flush(self) -> None:
-        """Wait up to a second for the reader; for the end of a process."""
-        with self.lock:
+        """Wait up to a second for the reader; for the end of a process. A disk that is full is not waited for."""
+        with self.lock, contextlib.suppress(OSError):
             deadline = time.monotonic() + 1.0
             self._drain()
             while self._waiting and time.monotonic() < deadline:
