@@ -376,6 +376,8 @@ class Job(Struct, frozen=True, kw_only=True):
     created_at: datetime
     lease_until: datetime
     data: dict[str, Any] = field(default_factory=dict)
+    #: What time it was in the database when it was claimed.
+    at: datetime | None = None
     #: Claimed although its partner is shut, because its time is over.
     shut: bool = False
 

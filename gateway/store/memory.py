@@ -508,7 +508,7 @@ class MemoryStore(
         job.due_at = self._clock.now() + timedelta(seconds=lease)
         if "until" in job.data:
             job.data["left"] = job.data["until"] - self._clock.now().timestamp()
-        return _job(job)
+        return msgspec.structs.replace(_job(job), at=self._clock.now())
 
     async def renew(self, job_id: UUID, claim: UUID, lease: float) -> datetime:
         job = self._held(job_id, claim, None)

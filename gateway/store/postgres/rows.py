@@ -209,6 +209,7 @@ def job(row: Record) -> Job:
         claim=row["claim"],
         attempt=row["attempt"],
         lost=row["lost"],
+        at=row["at"],
         created_at=row["created_at"],
         lease_until=row["lease_until"],
         data=_data(row["data"]),

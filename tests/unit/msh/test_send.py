@@ -86,3 +86,39 @@ async def test_an_expired_encryption_certificate_is_not_used(lv):
     seen = await lv.view(submitted)
     assert seen.state == "FAILED" and "certificate" in seen.error_detail
     assert lv.listener.received == []
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(days=3650), timedelta(hours=-1)])
+async def test_no_clock_that_jumps_ends_the_patience_of_an_agreement(lv, jump):
+    """That of the database, and so both where they are one; the message has minutes left by rights."""
+    lv.listener.answer = lambda *_: (503, None, b"")
+    clock = lv.gateway._rooms.clock
+    submitted = await lv.submit(deadline=datetime.now(UTC) + timedelta(minutes=30))
+    await lv.send_due()
+    real = lv.store._clock.now
+    lv.store._clock = Off(clock, jump)
+    for job in lv.store._jobs.values():
+        job.due_at = real() + jump
+    await lv.send_due()
+    seen = await lv.view(submitted)
+    assert (seen.state, seen.attempts) == ("WAITING_FOR_RETRY", 2)
+    # One that is submitted afterwards has its own time.
+    later = await lv.submit()
+    await lv.send_due()
+    assert (await lv.view(later)).state == "WAITING_FOR_RETRY"
+
+
+class Off:
+    """A clock that is off."""
+
+    def __init__(self, clock, by) -> None:
+        self._clock, self._by = clock, by
+
+    def now(self):
+        return self._clock.now() + self._by
+
+    def monotonic(self):
+        return self._clock.monotonic()
+
+    async def sleep(self, seconds):
+        await self._clock.sleep(seconds)

@@ -51,7 +51,7 @@ UPDATE job
        claim = due.claim, claimed_by = $2, lost = lost + (state <> 'READY')::int
   FROM due
  WHERE job.id = due.id
-RETURNING job.id, kind, job.queue, message, job.claim, attempt, lost, created_at, due_at AS lease_until, data, was_due;
+RETURNING job.id, kind, job.queue, message, job.claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, data, was_due;
 
 -- claim_overdue
 -- Take up to $1 messages for $3 seconds in the name of $2, from one of $4, whose partner is shut and whose patience has
@@ -70,7 +70,7 @@ UPDATE job
        claim = gen_random_uuid(), claimed_by = $2, lost = lost + (state <> 'READY')::int
   FROM due
  WHERE job.id = due.id
-RETURNING job.id, kind, queue, message, claim, attempt, lost, created_at, due_at AS lease_until, data, was_due;
+RETURNING job.id, kind, queue, message, claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, data, was_due;
 
 -- circuits
 -- Partners that failed the last time.
@@ -94,7 +94,7 @@ UPDATE job
        claim = gen_random_uuid(), claimed_by = $3, lost = lost + (state = 'CLAIMED')::int
   FROM due
  WHERE job.id = due.id
-RETURNING job.id, kind, queue, message, claim, attempt, lost, created_at, due_at AS lease_until, with_left(data) AS data,
+RETURNING job.id, kind, queue, message, claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, with_left(data) AS data,
           was_due;
 
 -- claim_deliver
@@ -125,7 +125,7 @@ UPDATE job
        lost = CASE WHEN $9::int IS NULL THEN lost ELSE lost + (state <> 'READY')::int END
   FROM due
  WHERE job.id = due.id
-RETURNING job.id, kind, queue, message, claim, attempt, lost, created_at, due_at AS lease_until, data, was_due;
+RETURNING job.id, kind, queue, message, claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, data, was_due;
 
 -- claim_notify
 -- The same for notifications: a webhook that does not answer does not hold up another. $8: the limit of losses.
@@ -148,7 +148,7 @@ UPDATE job
        claim = gen_random_uuid(), claimed_by = $2, lost = lost + (state <> 'READY')::int
   FROM due
  WHERE job.id = due.id
-RETURNING job.id, kind, queue, message, claim, attempt, lost, created_at, due_at AS lease_until, data, was_due;
+RETURNING job.id, kind, queue, message, claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, data, was_due;
 
 -- claim_suspect
 -- Take one due job that reached the limit $4 of losses, of any kind but deliveries to others than the backends $3, for $2
@@ -168,7 +168,7 @@ UPDATE job
        lost = lost + (state = 'CLAIMED' OR state = 'ATTEMPT_OPEN' AND kind <> 'hold')::int
   FROM due
  WHERE job.id = due.id
-RETURNING job.id, kind, queue, message, claim, attempt, lost, created_at, due_at AS lease_until, with_left(data) AS data,
+RETURNING job.id, kind, queue, message, claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, with_left(data) AS data,
           was_due;
 
 -- renew
@@ -227,7 +227,7 @@ UPDATE job SET claim = claim WHERE id = $1 AND claim = $2 AND kind = 'deliver' A
 
 -- delivery
 -- The deliver job $1, if backend $2 sees its message within scope $3.
-SELECT id, kind, queue, message, claim, attempt, lost, created_at, due_at AS lease_until, data
+SELECT id, kind, queue, message, claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, data
   FROM job
  WHERE id = $1 AND kind = 'deliver' AND queue = $2
    AND EXISTS (SELECT FROM message AS m WHERE m.id = job.message AND in_scope($3::text::jsonb, m));
@@ -240,7 +240,7 @@ UPDATE job
        claim = gen_random_uuid(), claimed_by = $2
  WHERE message = $1 AND kind = 'deliver' AND state = ANY ($4::text[]) AND due_at <= now() AND queue = $5
    AND EXISTS (SELECT FROM message AS m WHERE m.id = job.message AND in_scope($6::text::jsonb, m))
-RETURNING id, kind, queue, message, claim, attempt, lost, created_at, due_at AS lease_until, data;
+RETURNING id, kind, queue, message, claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, data;
 
 -- is_open
 -- Whether the delivery of message $1 is still to be made, as backend $2 sees it within scope $3.

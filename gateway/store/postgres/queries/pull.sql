@@ -25,7 +25,7 @@ UPDATE job
        claim = gen_random_uuid(), claimed_by = $2
   FROM next
  WHERE job.id = next.id
-RETURNING job.id, kind, queue, message, claim, attempt, lost, created_at, due_at AS lease_until, with_left(data) AS data;
+RETURNING job.id, kind, queue, message, claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, with_left(data) AS data;
 
 -- hand_out
 -- Open an attempt under the claim $2 of job $1, for node $3 with the signed references $4 and the envelope $8, which
