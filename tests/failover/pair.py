@@ -89,6 +89,8 @@ class Node:
         #: What says that it has started; a passive node is never ready.
         self.probe = "/readyz"
         self.log = folder / "log.jsonl"
+        #: Where its program is: another one for another release.
+        self.root = ROOT
 
     def write(self, keys: Keys, partner: Keys, me: tuple[str, str], other: tuple[str, str], port: int, more: str = "") -> None:
         (self.folder / "pmodes").mkdir(parents=True)
@@ -107,7 +109,7 @@ class Node:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gateway", "run", "--config", str(self.config)],
-                cwd=ROOT, env={**os.environ, **environment}, stderr=log, stdout=log,
+                cwd=self.root, env={**os.environ, **environment}, stderr=log, stdout=log,
             )
         self.wait_ready()
 
@@ -149,7 +151,7 @@ class Node:
     def cli(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
         done = subprocess.run(
             [sys.executable, "-m", "gateway", *arguments, "--config", str(self.config)],
-            cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60,
+            cwd=self.root, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60,
         )
         assert done.returncode == 0 or not check, done.stderr + done.stdout
         return done

@@ -20,7 +20,9 @@ class Proxy:
     """`rule(message_id, attempt)` says what becomes of the answer to that attempt (from 1): the answer to give, `True`
     for the one that came, `None` for none at all."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int | Callable[[], int]) -> None:
+        """`port` is EE's, or says for each request which node's."""
+        self.refused: list[int] = []  # answers that are no 2xx; 0: none at all
         self.attempts: dict[str, list[tuple[bytes, ...]]] = defaultdict(list)  # MessageId -> digests, attempt by attempt
         self.receipts: dict[str, list[bytes]] = defaultdict(list)              # MessageId -> what EE answered
         self.rule: Callable[[str, int], bytes | bool | None] = lambda id, attempt: True
@@ -34,13 +36,19 @@ class Proxy:
                 id = MESSAGE_ID.search(body)[1].decode()
                 proxy.attempts[id].append(tuple(sorted(DIGEST.findall(body))))
                 attempt = len(proxy.attempts[id])
-                onward = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+                onward = http.client.HTTPConnection("127.0.0.1", port if isinstance(port, int) else port(), timeout=30)
                 try:
                     onward.request("POST", self.path, body, {"Content-Type": self.headers["Content-Type"]})
                     answer = onward.getresponse()
                     octets = answer.read()
+                except (OSError, http.client.HTTPException):
+                    proxy.refused.append(0)
+                    self.close_connection = True
+                    return
                 finally:
                     onward.close()
+                if not 200 <= answer.status < 300:
+                    proxy.refused.append(answer.status)
                 proxy.receipts[id].append(octets)
                 told = proxy.rule(id, attempt)
                 if told is None:
