@@ -16,9 +16,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 from gateway.client import GatewayClient, GatewayProblem, Part
+from tests.failover.table import record
 from tests.peer import Authority, Keys, Peer
 from tests.world import EE, LV, key_pem, to_pem
 
@@ -312,6 +314,14 @@ class Checker:
         self._stop.set()
         for thread in self._threads:
             thread.join(10)
+
+    def report(self, id: str, fault: str, **facts) -> dict[str, int]:
+        """What the logs say goes into the table of the suite, as `facts` for `record`; then they are judged."""
+        delivered = {id for id, _ in self.delivered}
+        acknowledged = Counter(self.acknowledged)
+        record(id, fault, messages=len(self.submitted), lost=len(set(self.submitted) - delivered),
+               twice=sum(count > 1 for count in acknowledged.values()), **facts)  # fmt: skip
+        return self.judge()
 
     def judge(self) -> dict[str, int]:
         """Compare the logs: nothing lost, nothing delivered twice by our doing."""

@@ -15,7 +15,6 @@ from gateway.store.embedded import PrivatePostgres, _server_user
 from tests.failover.faketime import HOUR, YEARS, Clock
 from tests.failover.pair import Checker
 from tests.failover.standby import Server
-from tests.failover.table import record
 from tests.failover.twins import Twins
 
 FULL = os.environ.get("GATEWAY_FAILOVER") == "full"
@@ -49,10 +48,8 @@ def judged(checker, pair, id: str, fault: str, gap: float) -> None:
     checker.wait_delivered()
     time.sleep(4)
     checker.close()
-    counts = checker.judge()
     attempts = [checker.producer.message(one)["attempts"] for one in checker.submitted]
-    record(id, fault, times=len(JUMPS) * ROUNDS, messages=counts["submitted"], lost=counts["submitted"] - counts["delivered"],
-           twice=counts["redelivered"], gap=gap)  # fmt: skip
+    counts = checker.report(id, fault, times=len(JUMPS) * ROUNDS, gap=gap)
     print(counts, f"{max(attempts)} attempts at most, {sum(attempts)} in all")
     assert counts["redelivered"] == 0 and max(attempts) <= ATTEMPTS
 

@@ -13,7 +13,6 @@ import pytest
 
 from tests.failover.disk import disk
 from tests.failover.pair import Checker, Pair
-from tests.failover.table import record
 
 FULL = os.environ.get("GATEWAY_FAILOVER") == "full"
 SMALL, LARGE = b"<evidence/>", os.urandom(3_000_000)
@@ -51,9 +50,7 @@ def settled(checker, id: str, fault: str, times: int, **more) -> None:
     checker.wait_delivered()
     time.sleep(4)  # a lease: what would come again, comes now
     checker.close()
-    counts = checker.judge()
-    record(id, fault, times=times, messages=counts["submitted"], lost=counts["submitted"] - counts["delivered"],
-           twice=counts["redelivered"], **more)  # fmt: skip
+    counts = checker.report(id, fault, times=times, **more)
     assert counts["redelivered"] == 0
 
 

@@ -200,14 +200,14 @@ def test_a_message_that_kills_who_receives_it_stops_nobody_else(pair, folder):
 
         while not stop.is_set():
             asyncio.run(one())
-            stop.wait(3.0)  # a hasty partner: most come again after minutes
+            stop.wait(10.0)  # a hasty partner: most come again after minutes
 
     knocker = threading.Thread(target=knock)
     knocker.start()
     began = last = time.monotonic()
     gap = 0.0
     try:
-        while time.monotonic() - began < 30:
+        while time.monotonic() - began < 65:
             id = checker.submit(b"<evidence/>")
             until(lambda id=id: state(checker.producer, id) == "ACKNOWLEDGED", "others are not served", 30, pair.ee)
             now = time.monotonic()
@@ -220,7 +220,7 @@ def test_a_message_that_kills_who_receives_it_stops_nobody_else(pair, folder):
     checker.close()
     deaths, seconds = len(events(pair.ee, "worker.died")), time.monotonic() - began
     counts = checker.judge()
-    record("R24i", "a message that kills who receives it, sent on and on", times=deaths, messages=counts["submitted"],
+    record("R24r", "a message that kills who receives it, every 10 s", times=deaths, messages=counts["submitted"],
            lost=counts["submitted"] - counts["delivered"], gap=gap, limit=15)  # fmt: skip
     print(counts, f"{deaths} deaths in {seconds:.0f} s, {len(knocks)} knocks, longest wait {gap:.1f} s")
     assert deaths >= 5 and not any(200 <= status < 300 for status in knocks)

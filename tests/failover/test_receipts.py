@@ -14,7 +14,6 @@ import pytest
 from gateway.as4.units import Receipt
 from tests.failover.pair import Checker, Pair
 from tests.failover.proxy import Proxy, post
-from tests.failover.table import record
 from tests.peer import Keys, Peer
 from tests.world import EE, LV
 
@@ -111,9 +110,7 @@ def test_receipts_that_are_lost_late_doubled_anothers_or_after_failure(pair, pro
     checker.wait_delivered()
     time.sleep(4)  # a lease: what would come again, comes now
     checker.close()
-    counts = checker.judge()
-    record("R21", "receipt lost, late, doubled, another's, or after FAILED", times=len(kinds), messages=counts["submitted"],
-           lost=counts["submitted"] - counts["delivered"], twice=counts["redelivered"])  # fmt: skip
+    counts = checker.report("R21", "receipt lost, late, doubled, another's, or after FAILED", times=len(kinds))
     assert counts["delivered"] == counts["submitted"] == len(kinds) + 1 and counts["redelivered"] == 0
     # Each attempt was the same message with the same digests; and there were as many as the fault needed.
     wanted = {"lost": 3, "anothers": 2, "doubled": 1, "given up": 4}
