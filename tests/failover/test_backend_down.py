@@ -22,7 +22,7 @@ from tests.failover.table import record
 FULL = os.environ.get("GATEWAY_FAILOVER") == "full"
 MESSAGES, DEATHS = (300, 1000) if FULL else (8, 24)
 
-pytestmark = [pytest.mark.failover, pytest.mark.timeout(1800 if FULL else 200)]
+pytestmark = [pytest.mark.failover, pytest.mark.timeout(1800 if FULL else 300)]
 
 
 class Hook:

@@ -105,6 +105,7 @@ def test_the_disk_of_the_database_is_full(pair, folder):
         assert pair.ee.cli("audit", "verify", check=False).returncode in (0, 3)
 
 
+@pytest.mark.slow
 def test_the_disk_of_the_log_is_full(pair, folder):
     """Nothing waits for a log, and nothing ends because of one; how much is missing is told when there is room."""
     with disk(folder / "log", 1 << 20) as log:

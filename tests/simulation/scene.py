@@ -80,8 +80,8 @@ def ground() -> Ground:
     agreement = folder / "pmodes" / "agreement.toml"
     agreement.write_text(agreement.read_text().replace("allow_http = true\n", "allow_http = true\n" + RETRY, 1))
     (folder / "pmodes" / "fi.pem").write_bytes(to_pem(fi.signing))
-    # What was delivered is looked at again at the end.
-    environ = {"GATEWAY__RETENTION__DELIVERED_PAYLOADS": "1d"}
+    # What was delivered is looked at again at the end. In this weather one message may be there at every death.
+    environ = {"GATEWAY__RETENTION__DELIVERED_PAYLOADS": "1d", "GATEWAY__WORKERS__DEATHS": "1000"}
     return Ground(Config.load(folder / "gateway.toml", environ=environ), lv, ee, fi)
 
 
