@@ -122,7 +122,6 @@ def test_a_webhook_that_is_away_slow_asks_for_time_or_refuses(site):
     until(lambda: told <= hook.taken.keys(), "events that were lost", 300, lambda: pass_time(dsn))
     until(lambda: entries(state="parked"), "a body it never takes is tried for ever", 120, lambda: pass_time(dsn))
     [parked] = entries(state="parked")
-    assert parked["data"]["message_id"] == poison if "data" in parked else True
     refused = sum(id == poison for id, _ in hook.calls)
     # Too much at the moment: the time it asks for is kept.
     hook.answer = lambda id: (429, {"Retry-After": "7200"})
