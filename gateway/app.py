@@ -238,6 +238,7 @@ class Gateway:
             # A passive node takes what reaches it all the same: during a switch somebody sends to either.
             accepting=lambda: (
                 not self._draining and rooms.revisions.ring.usable and (duty.fresh or not self._tasks)
+                and duty.clock_wrong() is None
             ),
         )
         self.plugin = _by_path(backends)

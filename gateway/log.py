@@ -18,6 +18,7 @@ stream, at WARNING and above.
 """
 
 import collections
+import contextlib
 import functools
 import logging
 import os
@@ -26,7 +27,6 @@ import select
 import sys
 import time
 import traceback
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import PurePath
@@ -72,6 +72,7 @@ EVENTS: dict[str, str] = {
     "receipt.sent": "the partner has the receipt of a message we pulled",
     "receipt.unsent": "the receipt of a message we pulled did not arrive; with `retry_in` it is sent again then",
     "error.unsent": "a partner could not be told that a message we pulled from it was refused",
+    "message.isolated": "processes died of it, one after the other; it is not tried any more until an operator says so",
     "delivery.parked": "a delivery or notification is given up until an operator acts",
     "webhook.disabled": "a webhook refused for good and gets no more events",
     "webhook.rotated": "a webhook signs with a new secret from now on",
@@ -151,7 +152,7 @@ EVENTS: dict[str, str] = {
 }
 
 #: The message this piece of work is about; set by the rooms, shown in every line.
-message_id: ContextVar[str | None] = ContextVar("message_id", default=None)
+message_id = stages.message_id
 
 VALUE_BYTES = 512
 #: POSIX: a write of up to so many bytes into a pipe that has room is atomic and does not block.
@@ -382,8 +383,8 @@ class LineWriter(logging.Handler):
             self._send((self.format(record) + "\n").encode())
 
     def flush(self) -> None:
-        """Wait up to a second for the reader; for the end of a process."""
-        with self.lock:
+        """Wait up to a second for the reader; for the end of a process. A disk that is full is not waited for."""
+        with self.lock, contextlib.suppress(OSError):
             deadline = time.monotonic() + 1.0
             self._drain()
             while self._waiting and time.monotonic() < deadline:

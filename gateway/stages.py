@@ -12,6 +12,8 @@ dictionary look-up.
     GATEWAY_CRASH=IB21,OB14   several points
     GATEWAY_CRASH_ONCE=FILE   note a point in FILE before it strikes and leave noted ones alone, so
                               that a process that is started again goes on to the next
+    GATEWAY_CRASH_MESSAGE=TEXT  strike only at messages whose MessageId contains TEXT, every time, and in every
+                              process that is started anew: a message that kills whoever works on it
     GATEWAY_POINTS=FILE       append the name of every point at its first hit
 """
 
@@ -216,7 +218,11 @@ def _armed(setting: str | None, struck: str | None) -> dict[str, list]:
     return found
 
 
+#: The message that is worked on, for the log and for whoever strikes at it.
+message_id: ContextVar[str | None] = ContextVar("message_id", default=None)
+
 _once = os.environ.get("GATEWAY_CRASH_ONCE")
+_poison = os.environ.get("GATEWAY_CRASH_MESSAGE")
 _crash = _armed(os.environ.get("GATEWAY_CRASH"), _once)
 _log = os.environ.get("GATEWAY_POINTS")
 _seen: set[str] = set()
@@ -230,6 +236,10 @@ def point(name: str) -> None:
             log.write(name + "\n")
     armed = _crash.get(name)
     if armed is None:
+        return
+    if _poison is not None:
+        if _poison in (message_id.get() or ""):
+            _strike(name, armed[1])
         return
     armed[0] -= 1
     if armed[0] == 0:

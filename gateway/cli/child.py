@@ -72,7 +72,7 @@ class Child:
         orders = self._orders(self.slot)
         fds = [fd for one in orders.listeners for fd in one.fds]
         environment = dict(os.environ)
-        if replaced and "GATEWAY_CRASH_ONCE" not in environment:
+        if replaced and not environment.keys() & {"GATEWAY_CRASH_ONCE", "GATEWAY_CRASH_MESSAGE"}:
             # A crash test strikes once; whoever takes over is to recover and not to crash again.
             environment.pop("GATEWAY_CRASH", None)
         self._process = process = await asyncio.create_subprocess_exec(

@@ -266,18 +266,21 @@ class Workers(Struct, frozen=True):
     claimers: Messages to one partner, or deliveries to one backend, that a process works on at once.
     sends: Messages to all partners together that a process sends at once.
     threads: Threads of a process for payloads above 256 KiB.
+    deaths: Processes that may die in a row at work on one message; after that it waits for an operator.
     """
 
     processes: int = 0
     claimers: int = 4
     sends: int = 32
     threads: int = 2
+    deaths: int = 3
 
     def __post_init__(self) -> None:
         _between(self.processes, 0, 256, "processes")
         _between(self.claimers, 1, 256, "claimers")
         _between(self.sends, 1, 1024, "sends")
         _between(self.threads, 1, 64, "threads")
+        _between(self.deaths, 2, 1000, "deaths")
 
 
 class KeyStore(Struct, frozen=True):

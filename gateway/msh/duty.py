@@ -59,8 +59,8 @@ class Duty:
         self._failure = "it has not reported yet"
         #: Set while the process works; who waits for work waits for it.
         self.on = asyncio.Event()
-        #: Seconds our clock is ahead of the database's.
-        self.skew = 0.0
+        #: Seconds our clock was ahead of the database's, and what both our clocks said at that moment.
+        self._skew, self._told_at = 0.0, (self._clock.now(), self._clock.monotonic())
         if self.alone:
             self.on.set()
 
@@ -101,6 +101,8 @@ class Duty:
             return None
         if (trouble := self.trouble()) is not None:
             return trouble
+        if (wrong := self.clock_wrong()) is not None:
+            return wrong  # certificates and deadlines would be judged by it, once and for all
         if self.role == "passive":
             lease = self._turn.lease
             return f"passive: {lease.holder} is active" if lease and lease.live else "passive: nobody is active"
@@ -126,7 +128,12 @@ class Duty:
 
     def clock_wrong(self) -> str | None:
         """Our clock against the database's."""
-        return f"{self.skew:+.0f} s off the database's clock" if abs(self.skew) > SKEW else None
+        if self.alone:
+            return None
+        wall, mono = self._told_at
+        # Of this moment: our clock may have jumped since the last report.
+        skew = self._skew + (self._clock.now() - wall).total_seconds() - (self._clock.monotonic() - mono)
+        return f"{skew:+.0f} s off the database's clock" if abs(skew) > SKEW else None
 
     # -- life -------------------------------------------------------------------------
 
@@ -159,7 +166,7 @@ class Duty:
             self._failure = f"no durable commit: {error}"
         else:
             took = self._clock.monotonic() - asked
-            self.skew = (wall - turn.at).total_seconds() + took / 2
+            self._skew, self._told_at = (wall - turn.at).total_seconds() + took / 2, (wall, asked)
             metrics.commit(took)
             self._hear(turn, asked)
         self._tell()

@@ -200,6 +200,13 @@ class Holder:
                   action=message.user_message.action)  # fmt: skip
         metrics.retry(party)
 
+    async def isolate(self, job: Job, why: str) -> None:
+        """The message fails without being handed out again, until it is resent [reliability R24]."""
+        message = await self._rooms.store.message(job.message)
+        if message is not None:
+            log.message_id.set(message.user_message.message_id)
+            await self._give_up(job, message, "EBMS:0004", why)
+
     async def _give_up(self, job: Job, message: Message, code: str, detail: str) -> None:
         await self._rooms.store.lapse(job, LapseResult(
             state="FAILED", error_code=code, error_detail=detail,

@@ -9,6 +9,7 @@ somebody knows that these octets may have arrived.
 """
 
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -41,8 +42,6 @@ from gateway.msh.rotation import fingerprint, proof_of
 from gateway.stages import Step, point, record, stage, timeline, trace
 from gateway.store.api import AttemptResult, Job, Message, NewEvent, Part, Shutting
 
-#: Attempts beyond the agreement's retries that may be lost to dying processes before a message is given up.
-LOST_ATTEMPTS = 5
 #: What the partner's side takes of an attempt.
 ON_THE_LINE = ("connect", "send", "receipt")
 #: Outcome of an attempt -> the stage it ended in, and at whose side the cause is. All else is ours.
@@ -61,6 +60,8 @@ class Sender:
         self._rooms = rooms
         circuit = rooms.config.circuit
         self._shutting = Shutting(circuit.failures, circuit.first, circuit.longest)
+        #: Time of the database and of our monotonic clock at the first claim.
+        self._anchor: tuple[datetime, float] | None = None
 
     async def send(self, job: Job) -> None:
         """One attempt. Never raises for what a message or a peer can cause."""
@@ -76,6 +77,19 @@ class Sender:
         except ClaimLost:
             log.event("claim.lost", level="warning", kind=job.kind)
 
+    async def isolate(self, job: Job, why: str) -> None:
+        """The message fails without another attempt, until it is resent [reliability R24]."""
+        message = await self._rooms.store.message(job.message)
+        if message is None:
+            return
+        log.message_id.set(message.user_message.message_id)
+        facts = {"code": "EBMS:0004", "attempt": message.attempts}
+        result = AttemptResult(state="FAILED", outcome="isolated", error_code="EBMS:0004", error_detail=why,
+                               events=(NewEvent("message.failed", facts),))  # fmt: skip
+        number = await self._rooms.store.begin_attempt(job, node=self._rooms.node, references=())
+        await self._rooms.store.finish_attempt(job, number, result)
+        self._tell(message, result)
+
     async def _attempt(self, job: Job, message: Message, steps: list[Step]) -> None:
         waited = (self._rooms.clock.now() - (message.next_attempt_at or message.created_at)).total_seconds()
         record("wait", self._rooms.clock.now().timestamp() - max(waited, 0), max(waited, 0))
@@ -85,12 +99,13 @@ class Sender:
         try:
             if leg is None:
                 raise SendFailed("the agreement this message was submitted under is gone", temporary=False)
+            if job.shut and leg.retry.window > self._waited(job, message):
+                # The clock says that it is over, and it is not: the clock has jumped.
+                await self._rooms.store.release(job.id, job.claim, due_in=leg.retry.max, error="its partner is shut")
+                return
             if job.shut:
                 raise SendFailed("the partner does not answer, and is not tried any more", stage="wait")
-            if message.attempts > leg.retry.count + LOST_ATTEMPTS:
-                # Each took the process with it before it could be settled. Not once more [reliability R24].
-                raise SendFailed(f"{message.attempts} attempts without an outcome", temporary=False, stage="wait")
-            if message.deadline and message.deadline <= self._rooms.clock.now():
+            if message.deadline and message.deadline <= self._now(job, message):
                 raise SendFailed("the deadline of the message has passed", temporary=False, stage="wait")
             if leg.to_party.pattern:
                 leg = await self._found(message, leg)
@@ -284,12 +299,12 @@ class Sender:
         final = final and not spared
         wait = None
         if not final and leg is not None:
-            elapsed = (self._rooms.clock.now() - message.created_at).total_seconds()
             wait = next_wait(
-                leg.retry, retries_made=message.attempts, elapsed=elapsed, entropy=self._rooms.entropy
+                leg.retry, retries_made=message.attempts, elapsed=self._waited(job, message),
+                entropy=self._rooms.entropy,
             )
             if wait is not None and message.deadline is not None:
-                left = (message.deadline - self._rooms.clock.now()).total_seconds()
+                left = (message.deadline - self._now(job, message)).total_seconds()
                 wait = wait if wait <= left else None
         facts = {"code": code, "attempt": message.attempts + 1}
         if wait is not None:
@@ -306,6 +321,20 @@ class Sender:
             steps=tuple(steps), events=(NewEvent("message.failed", {**facts, "code": code}),),
             answered=answered(error),
         )  # fmt: skip
+
+    def _now(self, job: Job, message: Message) -> datetime:
+        """The time by which a message is given up: the database's, as it was at the claim, and not later than our
+        monotonic clock makes it from the first claim on. No clock can jump and end somebody's patience [I12]."""
+        mono = self._rooms.clock.monotonic()
+        if self._anchor is None:
+            self._anchor = job.at, mono
+        first, began = self._anchor
+        steady = first + timedelta(seconds=mono - began)
+        return min(job.at, steady) if message.created_at <= steady else job.at  # submitted after the jump
+
+    def _waited(self, job: Job, message: Message) -> float:
+        """Seconds since the message was submitted."""
+        return (self._now(job, message) - message.created_at).total_seconds()
 
     def _tell(self, message: Message, result: AttemptResult) -> None:
         unit = message.user_message

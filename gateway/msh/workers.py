@@ -3,6 +3,10 @@
 One loop a kind of job. NOTIFY wakes them, a poll every few seconds stands beside it: a lost
 notification costs seconds, never a message. Every process of every node runs these
 loops; claims keep them apart.
+
+Work whose process died comes back when its claim is over. What came back like this twice in a row
+is done alone, one such job at a time in a process, so that nothing else suspicious dies with it.
+After `workers.deaths` it is not done any more, and an operator sees it [reliability R24].
 """
 
 import asyncio
@@ -16,7 +20,7 @@ from gateway.errors import ClaimLost, DeliveryDelayed, DeliveryRefused, GatewayE
 from gateway.msh.door import delivery
 from gateway.msh.duty import Duty
 from gateway.msh.hold import Holder
-from gateway.msh.pull import Puller
+from gateway.msh.pull import LONGEST_REST, Puller
 from gateway.msh.rooms import Rooms
 from gateway.msh.send import Sender
 from gateway.msh.webhooks import TEST, target
@@ -33,6 +37,8 @@ GATHER = 0.02
 #: How long a claim lasts. Renewed at a third of it while the work runs, so it is also how long the work of a
 #: process that died lies still [reliability I10].
 LEASE = 9.0
+#: Claims lost in a row from which on a job is done alone.
+SUSPECT = 2
 #: Notifications made at once by one process, and of these for one webhook: those that do not answer
 #: wait among themselves.
 NOTICES, SHARE = 16, 4
@@ -68,6 +74,7 @@ class Workers:
             # To one partner no more at once than there are claimers: whoever is slow is slow for himself.
             asyncio.create_task(self._loop("send", None, self._sender.send, sends, each=count), name="send"),
             asyncio.create_task(self._give_up(), name="give up"),
+            asyncio.create_task(self._suspects(), name="suspects"),
             asyncio.create_task(self._loop("notify", None, self._notify, NOTICES, each=SHARE), name="notify"),
             # What is pulled goes by the clock: these look when one of them has something to come
             # back to, and every few seconds, but not at every bell.
@@ -139,7 +146,7 @@ class Workers:
                 wanted = await queues() if callable(queues) else queues
                 jobs = [] if wanted == () else await self._rooms.store.claim(
                     kind, queues=wanted, worker=self._rooms.node, limit=limit - len(busy), lease=LEASE, each=free,
-                    without=tuple(full),
+                    without=tuple(full), losses=SUSPECT,
                 )  # fmt: skip
             except StoreUnavailable as error:
                 log.event("store.unavailable", level="error", reason=str(error))
@@ -170,6 +177,45 @@ class Workers:
             except StoreUnavailable as error:
                 log.event("store.unavailable", level="error", reason=str(error))
 
+    async def _suspects(self) -> None:
+        """Do what processes died of, or were thought to, one by one; what they died of too often is left alone."""
+        doing = {
+            "send": self._sender.send, "notify": self._notify, "deliver": self._deliver, "hold": self._holder.review,
+            "pull": self._pull, "receipt": self._puller.answer,
+        }  # fmt: skip
+        while not self._stopping.is_set():
+            job = None
+            try:
+                if self._duty.working:
+                    job = await self._rooms.store.claim_suspect(
+                        pushed=await self._pushing(), worker=self._rooms.node, lease=LEASE, losses=SUSPECT
+                    )
+            except StoreUnavailable as error:
+                log.event("store.unavailable", level="error", reason=str(error))
+            if job is None:
+                await self._rooms.clock.sleep(POLL * random.uniform(0.75, 1.25))  # noqa: S311
+                continue
+            isolated = job.lost >= self._rooms.config.workers.deaths
+            task = asyncio.create_task(self._run(self._isolate if isolated else doing[job.kind], job))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+            await asyncio.wait([task])
+
+    async def _isolate(self, job: Job) -> None:
+        """Not once more. A channel rests, because others' messages wait in it."""
+        why = f"{job.lost} processes in a row died or were cut off while they worked on it"
+        log.event("message.isolated", level="error", kind=job.kind, queue=job.queue, reason=why)
+        if job.kind == "send":
+            await self._sender.isolate(job, why)
+        elif job.kind == "hold":
+            await self._holder.isolate(job, why)
+        elif job.kind == "pull":
+            await self._rooms.store.rest(job.id, job.claim, due_in=LONGEST_REST, error=why)
+        elif job.kind == "notify":
+            await self._rooms.store.finish_notify(job.id, job.claim, NoticeAttempt(outcome="failed", detail=why))
+        else:
+            await self._rooms.store.park(job.id, job.claim, error=why)
+
     async def _run(self, do: Callable[[Job], Awaitable[None]], job: Job) -> None:
         keeper = asyncio.create_task(self._keep(job))
         try:
@@ -181,13 +227,27 @@ class Workers:
         except ClaimLost:
             log.event("claim.lost", level="warning", kind=job.kind)
         except StoreUnavailable as error:
-            # The lease runs out and the job is due again: nothing is lost by doing nothing.
             log.event("store.unavailable", level="error", reason=str(error))
+            await self._return(job)
         except Exception as error:
             log.event("incident", level="error", kind=job.kind, exc_info=error)
             await self._give_back(job, 30.0, type(error).__name__)
         finally:
             keeper.cancel()
+
+    async def _return(self, job: Job) -> None:
+        """Give back what the database kept us from finishing, when it can be reached again: else it would look as if a
+        process had died of it. If that takes long the claim runs out, and nothing is lost either."""
+        until = self._rooms.clock.monotonic() + LEASE
+        while self._rooms.clock.monotonic() < until:
+            await self._rooms.clock.sleep(random.uniform(0.5, 1.5))  # noqa: S311
+            try:
+                await self._rooms.store.release(job.id, job.claim, error="the database could not be reached")
+            except StoreUnavailable:
+                continue
+            except ClaimLost:
+                pass
+            return
 
     async def _keep(self, job: Job) -> None:
         """Renew the claim until the work is done or the claim is lost."""
@@ -238,6 +298,7 @@ class Workers:
         webhook = await store.webhook(job.queue)
         backend = self._backends.get(webhook.backend) if webhook else None
         event = _event(job)
+        log.message_id.set(event.data.get("message_id"))
         if webhook is None or backend is None or (webhook.disabled and event.type != TEST):
             gone = "the webhook is disabled" if webhook is not None and backend is not None else "the webhook is gone"
             await store.finish_notify(job.id, job.claim, NoticeAttempt(outcome="refused", detail=gone))

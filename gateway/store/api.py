@@ -354,7 +354,8 @@ JobKind = Literal["send", "deliver", "notify", "hold", "pull", "receipt"]
 
 class Job(Struct, frozen=True, kw_only=True):
     """A claimed job. `attempt` counts claims, this one included; for `send` those since the
-    last attempt that was finished, so that a message that kills its worker stands out.
+    last attempt that was finished. `lost` counts those before it that nobody gave back, in a row:
+    whoever had them died, or was cut off. So a message that kills its worker stands out.
 
     `queue` separates those who may claim: the partner for `send`, the backend for
     `deliver`, the webhook id for `notify`, the channel for `hold`, `pull` and `receipt`.
@@ -371,9 +372,12 @@ class Job(Struct, frozen=True, kw_only=True):
     message: UUID | None
     claim: UUID | None
     attempt: int
+    lost: int = 0
     created_at: datetime
     lease_until: datetime
     data: dict[str, Any] = field(default_factory=dict)
+    #: What time it was in the database when it was claimed.
+    at: datetime | None = None
     #: Claimed although its partner is shut, because its time is over.
     shut: bool = False
 
@@ -672,11 +676,16 @@ class Store(
     # jobs
     async def claim(
         self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float,
-        scope: Scope = EVERYTHING, each: int | None = None, without: tuple[str, ...] = (),
+        scope: Scope = EVERYTHING, each: int | None = None, without: tuple[str, ...] = (), losses: int | None = None,
     ) -> list[Job]:  # fmt: skip
         """Up to `limit` due jobs, oldest first. An expired lease makes a job due again. `scope` bounds
         deliveries. Of what is sent, delivered or notified there are `each` of one queue at most, and none of
-        the queues `without`; and nothing is sent to a partner that is shut (`Circuit`), but for one that tries."""
+        the queues `without`; and nothing is sent to a partner that is shut (`Circuit`), but for one that tries. With
+        `losses` only what was lost less often than that; without it a delivery that is lost is not counted, either."""
+        ...
+
+    async def claim_suspect(self, *, pushed: tuple[str, ...], worker: str, lease: float, losses: int) -> Job | None:
+        """One due job, of any kind, that was lost `losses` times or more; deliveries only of the backends `pushed`."""
         ...
 
     async def claim_overdue(self, *, worker: str, limit: int, lease: float) -> list[Job]:

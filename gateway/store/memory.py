@@ -119,6 +119,7 @@ class _Job:
     state: str = "READY"
     claim: UUID | None = None
     attempt: int = 0
+    lost: int = 0
     error: str | None = None
     gives_up_at: datetime | None = None
     noted: tuple[NoticeAttempt, ...] = ()
@@ -267,7 +268,7 @@ class MemoryStore(
         if result.state == "ACKNOWLEDGED":
             self._taken(message)
         changed = self._heard_of(held.queue, held.claim, result.answered, result.shutting)
-        held.state, held.claim, held.attempt = after(JOB, held.state, job_event), None, 0
+        held.state, held.claim, held.attempt, held.lost = after(JOB, held.state, job_event), None, 0, 0
         held.due_at = now + timedelta(seconds=result.retry_in or 0.0)
         self._tell(message, result.events)
         return changed
@@ -330,6 +331,7 @@ class MemoryStore(
             self._take_active(found)
             self._try_partner(job.queue)
         job.state, job.claim, job.due_at, job.error = after(JOB, job.state, "requeue"), None, self._clock.now(), None
+        job.lost = 0
         if job.kind == "hold":
             self._hold(job, job.data["patience"])
             self._close_attempts(found, "lost")
@@ -355,7 +357,7 @@ class MemoryStore(
         job = self._own_job(message)
         if job is None or (state := after(JOB, job.state, "resume")) is None:
             return False
-        job.state = state
+        job.state, job.lost = state, 0
         self._tell(self._messages[message], events)
         self._work.set()
         return True
@@ -367,7 +369,7 @@ class MemoryStore(
         if job.state == "DONE" and not self._change(found, "redeliver"):
             return False
         job.state, job.claim, job.error = after(JOB, job.state, "requeue"), None, None
-        job.due_at, job.attempt = self._clock.now(), min(job.attempt, 1)
+        job.due_at, job.attempt, job.lost = self._clock.now(), min(job.attempt, 1), 0
         self._tell(found, events)
         self._work.set()
         return True
@@ -399,7 +401,7 @@ class MemoryStore(
         if not self._change(message, "hand_out"):
             raise ClaimLost
         message.sent = envelope or message.sent
-        held.state, held.attempt = "ATTEMPT_OPEN", 0
+        held.state, held.attempt, held.lost = "ATTEMPT_OPEN", 0, 0
         held.due_at = self._clock.now() + timedelta(seconds=receipt_within)
         number = len(message.attempts) + 1
         message.attempts.append(Attempt(
@@ -421,7 +423,7 @@ class MemoryStore(
                 self._end(message, attempt.number, AttemptResult(
                     state="FAILED", outcome="no-receipt", error_code=result.error_code,
                     error_detail=result.error_detail))  # fmt: skip
-        held.state, held.claim, held.attempt = after(JOB, held.state, job_event), None, 0
+        held.state, held.claim, held.attempt, held.lost = after(JOB, held.state, job_event), None, 0, 0
         held.due_at = self._clock.now() + timedelta(seconds=result.due_in)
         self._tell(message, result.events)
 
@@ -436,7 +438,7 @@ class MemoryStore(
     async def rest(self, job_id: UUID, claim: UUID, *, due_in: float, error: str | None = None) -> None:
         job = self._held(job_id, claim, "release", kind="pull")
         job.state, job.claim, job.error = "READY", None, error
-        job.attempt = job.attempt if error else 0
+        job.attempt, job.lost = job.attempt if error else 0, 0
         job.due_at = self._clock.now() + timedelta(seconds=due_in)
 
     async def pull_now(self, queues: tuple[str, ...] | None = None) -> list[str]:
@@ -450,7 +452,7 @@ class MemoryStore(
 
     async def answer_again(self, message: UUID, queue: str, receipt: bytes | None) -> None:
         job = self._job_of(message, "receipt") or self._queue("receipt", queue, message)
-        job.state, job.claim, job.attempt, job.error = "READY", None, 0, None
+        job.state, job.claim, job.attempt, job.lost, job.error = "READY", None, 0, 0, None
         job.queue, job.due_at = queue, self._clock.now()
         job.data = {} if receipt is None else {"receipt": receipt.decode()}
 
@@ -462,13 +464,14 @@ class MemoryStore(
 
     async def claim(
         self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float,
-        scope: Scope = EVERYTHING, each: int | None = None, without: tuple[str, ...] = (),
+        scope: Scope = EVERYTHING, each: int | None = None, without: tuple[str, ...] = (), losses: int | None = None,
     ) -> list[Job]:  # fmt: skip
         now = self._clock.now()
         due = [
             job for job in self._jobs.values()
             if job.kind == kind and job.state in OPEN and job.due_at <= now and (queues is None or job.queue in queues)
             and job.queue not in without and (kind != "deliver" or _within(scope, self._messages[job.message]))
+            and (losses is None or job.lost + _is_lost(job) < losses)
         ]  # fmt: skip
         claimed = []
         taken: Counter[str] = Counter()
@@ -477,7 +480,7 @@ class MemoryStore(
                 if kind == "send" and not self._open_for(job.queue):
                     continue
                 taken[job.queue] += 1
-                claimed.append(self._claim(job, lease))
+                claimed.append(self._claim(job, lease, counted=kind != "deliver" or losses is not None))
                 if kind == "send":
                     self._probing(job.queue, job.claim, lease)
         return claimed
@@ -491,12 +494,21 @@ class MemoryStore(
         ]  # fmt: skip
         return [msgspec.structs.replace(self._claim(job, lease), shut=True) for job in due[:limit]]
 
-    def _claim(self, job: "_Job", lease: float) -> Job:
+    async def claim_suspect(self, *, pushed: tuple[str, ...], worker: str, lease: float, losses: int) -> Job | None:
+        due = [
+            job for job in self._jobs.values()
+            if job.state in OPEN and job.due_at <= self._clock.now() and job.lost and job.lost + _is_lost(job) >= losses
+            and (job.kind != "deliver" or job.queue in pushed)
+        ]  # fmt: skip
+        return self._claim(min(due, key=lambda job: job.due_at), lease) if due else None
+
+    def _claim(self, job: "_Job", lease: float, *, counted: bool = True) -> Job:
+        job.lost += counted and _is_lost(job)
         job.state, job.claim, job.attempt = after(JOB, job.state, "claim"), uuid4(), job.attempt + 1
         job.due_at = self._clock.now() + timedelta(seconds=lease)
         if "until" in job.data:
             job.data["left"] = job.data["until"] - self._clock.now().timestamp()
-        return _job(job)
+        return msgspec.structs.replace(_job(job), at=self._clock.now())
 
     async def renew(self, job_id: UUID, claim: UUID, lease: float) -> datetime:
         job = self._held(job_id, claim, None)
@@ -507,6 +519,7 @@ class MemoryStore(
     async def release(self, job_id: UUID, claim: UUID, *, due_in: float = 0.0, error: str | None = None) -> None:
         job = self._held(job_id, claim, "release")
         job.state, job.claim, job.error = "READY", None, error
+        job.lost = job.lost if job.kind == "hold" else 0  # whoever finds a lost claim gives it back
         job.due_at = self._clock.now() + timedelta(seconds=due_in)
         self._work.set()
 
@@ -1003,10 +1016,15 @@ def _within(scope: Scope, message: _Message) -> bool:
     )  # fmt: skip
 
 
+def _is_lost(job: _Job) -> bool:
+    """Whether somebody claimed it and neither finished nor gave it back. Handed out to who pulls, it waits."""
+    return job.state == "CLAIMED" or (job.state == "ATTEMPT_OPEN" and job.kind != "hold")
+
+
 def _job(job: _Job) -> Job:
     return Job(
         id=job.id, kind=job.kind, queue=job.queue, message=job.message, claim=job.claim, attempt=job.attempt,
-        created_at=job.created_at, lease_until=job.due_at, data=dict(job.data),
+        lost=job.lost, created_at=job.created_at, lease_until=job.due_at, data=dict(job.data),
     )  # fmt: skip
 
 

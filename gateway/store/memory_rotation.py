@@ -90,6 +90,7 @@ class MemoryRotation:
         if event is not None and self._change(found, event):
             found.error_code = found.error_detail = None
             job.state, job.claim, job.due_at, job.attempt = after(JOB, job.state, "requeue"), None, self._clock.now(), 0
+            job.lost = 0
             if job.kind == "hold":
                 self._hold(job, job.data["patience"])
             self._close_attempts(found, "lost")

@@ -80,7 +80,7 @@ class MemoryWebhooks:
         job = self._held(job_id, claim, event, kind="notify")
         if after(JOB, job.state, event) is None:
             raise ClaimLost
-        job.state, job.claim, job.error = after(JOB, job.state, event), None, attempt.detail or None
+        job.state, job.claim, job.error, job.lost = after(JOB, job.state, event), None, attempt.detail or None, 0
         job.noted = (*job.noted, replace(attempt, at=self._clock.now()))[-KEPT_ATTEMPTS:]
         if due_in is not None and event == "release":
             job.due_at = self._clock.now() + timedelta(seconds=due_in)
@@ -111,6 +111,7 @@ class MemoryWebhooks:
         if job.state not in ("READY", "DONE", "PARKED") and job.due_at > self._clock.now():
             return False
         job.state, job.claim, job.attempt, job.error, job.due_at = "READY", None, 0, None, self._clock.now()
+        job.lost = 0
         self._work.set()
         return True
 

@@ -607,6 +607,45 @@ async def test_claims_without_a_finished_attempt_are_counted(store):
     assert (await claim_one(store)).attempt == 1
 
 
+async def test_claims_that_nobody_gave_back_are_counted_and_set_apart(store):
+    """What a poisonous message shows; a consumer that claims for himself may come as often as he likes."""
+    await submitted(store)
+    await store.receive_once(inbound())
+    kinds = ("send", "deliver")
+
+    async def lose(kind, count, **more):
+        [job] = await store.claim(kind, worker="w", limit=5, lease=0.01, **more)
+        assert job.lost == count
+        await asyncio.sleep(0.03)
+
+    for kind in kinds:
+        for count in (0, 1):
+            await lose(kind, count, losses=2)
+        assert await store.claim(kind, worker="w", limit=5, lease=LEASE, losses=2) == []
+    await lose("deliver", 1)
+    await lose("deliver", 1)
+    # One at a time, and of others' deliveries none.
+    suspect = await store.claim_suspect(pushed=(), worker="w", lease=LEASE, losses=2)
+    assert (suspect.kind, suspect.lost) == ("send", 2)
+    assert await store.claim_suspect(pushed=(), worker="w", lease=LEASE, losses=2) is None
+    other = await store.claim_suspect(pushed=(inbound().backend,), worker="w", lease=0.01, losses=2)
+    assert (other.kind, other.lost) == ("deliver", 2)
+    await asyncio.sleep(0.03)
+    assert (await store.claim_suspect(pushed=(other.queue,), worker="w", lease=LEASE, losses=2)).lost == 3
+    # Given back, it is like any other; so is what came to an end.
+    await store.release(suspect.id, suspect.claim)
+    assert await store.claim_suspect(pushed=(), worker="w", lease=LEASE, losses=2) is None
+    [job] = await store.claim("send", worker="w", limit=1, lease=0.01, losses=2)
+    await store.begin_attempt(job, node="n", references=())
+    await asyncio.sleep(0.03)
+    [job] = await store.claim("send", worker="w", limit=1, lease=LEASE, losses=2)
+    assert job.lost == 1
+    number = await store.begin_attempt(job, node="n", references=())
+    await store.finish_attempt(job, number, result("FAILED"))
+    assert await store.requeue(job.message)
+    assert (await claim_one(store)).lost == 0
+
+
 async def test_release_gives_back_now_or_later(store):
     await store.receive_once(inbound())
     job = await claim_one(store, "deliver")

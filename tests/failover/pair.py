@@ -16,9 +16,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 from gateway.client import GatewayClient, GatewayProblem, Part
+from tests.failover.table import record
 from tests.peer import Authority, Keys, Peer
 from tests.world import EE, LV, key_pem, to_pem
 
@@ -89,6 +91,8 @@ class Node:
         #: What says that it has started; a passive node is never ready.
         self.probe = "/readyz"
         self.log = folder / "log.jsonl"
+        #: Where its program is: another one for another release.
+        self.root = ROOT
 
     def write(self, keys: Keys, partner: Keys, me: tuple[str, str], other: tuple[str, str], port: int, more: str = "") -> None:
         (self.folder / "pmodes").mkdir(parents=True)
@@ -101,10 +105,13 @@ class Node:
             name=self.name, as4=self.as4, plugin=self.plugin, operations=self.operations, more=more))
 
     def start(self, **environment: str) -> None:
+        if "GATEWAY_CRASH_ONCE" in environment:
+            # One message may be there at every death: it is no poison.
+            environment = {"GATEWAY__WORKERS__DEATHS": "1000", **environment}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gateway", "run", "--config", str(self.config)],
-                cwd=ROOT, env={**os.environ, **environment}, stderr=log, stdout=log,
+                cwd=self.root, env={**os.environ, **environment}, stderr=log, stdout=log,
             )
         self.wait_ready()
 
@@ -146,7 +153,7 @@ class Node:
     def cli(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
         done = subprocess.run(
             [sys.executable, "-m", "gateway", *arguments, "--config", str(self.config)],
-            cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60,
+            cwd=self.root, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60,
         )
         assert done.returncode == 0 or not check, done.stderr + done.stdout
         return done
@@ -203,10 +210,10 @@ class Checker:
 
     # -- producer -----------------------------------------------------------------
 
-    def submit(self, *contents: bytes) -> str:
+    def submit(self, *contents: bytes, message_id: str = "") -> str:
         """Submit until the gateway says it has it; the same key, so once."""
         key = os.urandom(8).hex()
-        message_id = f"{key}@checker.example"
+        message_id = message_id or f"{key}@checker.example"
         digests = [hashlib.sha256(content).hexdigest() for content in contents]
         self.note("submit", message_id=message_id, digests=digests)
         end = time.monotonic() + 60
@@ -307,6 +314,14 @@ class Checker:
         self._stop.set()
         for thread in self._threads:
             thread.join(10)
+
+    def report(self, id: str, fault: str, **facts) -> dict[str, int]:
+        """What the logs say goes into the table of the suite, as `facts` for `record`; then they are judged."""
+        delivered = {id for id, _ in self.delivered}
+        acknowledged = Counter(self.acknowledged)
+        record(id, fault, messages=len(self.submitted), lost=len(set(self.submitted) - delivered),
+               twice=sum(count > 1 for count in acknowledged.values()), **facts)  # fmt: skip
+        return self.judge()
 
     def judge(self) -> dict[str, int]:
         """Compare the logs: nothing lost, nothing delivered twice by our doing."""

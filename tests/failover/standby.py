@@ -68,12 +68,12 @@ class Server:
         connection = f"host={source.socket} user=gateway application_name={self.name} password={self._password}"
         self.run("pg_basebackup", "-D", str(self.data), "-d", connection, "-R", "-X", "stream", "-c", "fast", "--no-sync")
 
-    def start(self) -> "Server":
+    def start(self, **environment: str) -> "Server":
         (self.data / "postgresql.conf").write_text(CONF.format(socket=self.socket, name=self.name))
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [self._found.postgres, "-D", self.data], env={"PATH": os.defpath}, cwd=self.folder, start_new_session=True,
+                [self._found.postgres, "-D", self.data], env={"PATH": os.defpath, **environment}, cwd=self.folder, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self._as_user(),
             )  # fmt: skip
         end = time.monotonic() + 60

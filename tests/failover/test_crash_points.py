@@ -72,7 +72,7 @@ def test_a_kill_at_every_point_loses_nothing_and_doubles_nothing(pair, folder, n
     checker.wait_delivered()
     time.sleep(4)  # a lease: what would come again, comes now
     checker.close()
-    figures = checker.judge()
+    figures = checker.report("R01", "kill -9 at a point of a message's way", times=len({*AT_LV, *AT_EE}))
     print(figures)
     # A message spoilt on the way was refused, and nothing of it stayed.
     assert asyncio.run(_post(f"http://127.0.0.1:{pair.ee.as4}/as4", spoilt)) == 101
@@ -137,4 +137,4 @@ def test_the_whole_gateway_may_be_killed(pair, folder):
     checker.wait_delivered()
     time.sleep(4)
     checker.close()
-    print(checker.judge())
+    print(checker.report("R01g", "kill -9 of a whole gateway", times=2))

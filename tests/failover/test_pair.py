@@ -15,6 +15,7 @@ import pytest
 
 from gateway.client import Part
 from gateway.store.embedded import PrivatePostgres
+from tests.failover.table import record
 from tests.failover.twins import Twins, family
 
 pytestmark = [pytest.mark.failover]
@@ -143,6 +144,8 @@ def test_a_dead_node_and_a_stopped_one_are_followed_and_change_nothing(twins):
     twins.signal(passive, signal.SIGKILL)
     killed = twins.wait_active(active, seconds=15)
     print(f"node stopped: followed after {stopped:.2f} s; node killed: after {killed:.2f} s")
+    record("R02", "active node killed, active/passive: until the other one is ready", gap=killed, limit=8)
+    record("R03", "active node stopped and continued: until the other one is ready", gap=stopped, limit=15)
     assert killed < 8
     # One message, whoever sent it how often.
     deliveries = twins.lv.client().claim(limit=10, lease=30)

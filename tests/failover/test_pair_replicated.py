@@ -9,6 +9,7 @@ import pytest
 
 from tests.failover.pair import Checker
 from tests.failover.standby import Cluster
+from tests.failover.table import record
 from tests.failover.twins import Twins
 
 pytestmark = [pytest.mark.failover, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -95,6 +96,7 @@ def test_servers_are_lost_and_messages_are_not(twins, cluster, folder):
         cluster.standby.start()
         ready = until(lambda: len(twins.active()) == 1, 20)
         print(f"standby lost: not ready after {unready:.1f} s, ready {ready:.1f} s after it was back")
+        record("R08", "standby lost, required: ready again", gap=ready, limit=20)
         cluster.wait_synchronous()
         # R14: the database is away for a while. 503 at once, and work goes on when it is back.
         cluster.primary.kill()
@@ -108,6 +110,7 @@ def test_servers_are_lost_and_messages_are_not(twins, cluster, folder):
         ready = until(lambda: len(twins.active()) == 1, 20)
         until(lambda: any(status == 200 for *_, status, _ in knocking.since(back)), 20)
         print(f"database away for 6 s: refused within {max(took for _, took, *_ in refused):.2f} s, ready after {ready:.1f} s")
+        record("R14", "database away: 503 within a second; ready again", gap=ready, limit=20)
         cluster.wait_synchronous()
     finally:
         knocking.close()
@@ -149,7 +152,7 @@ def test_servers_are_lost_and_messages_are_not(twins, cluster, folder):
         until(lambda: knocking.receipted <= {id for id, _ in checker.delivered}, 60, "a receipt, and no message")
         assert {id for id, _ in checker.delivered} <= knocking.sent | set(checker.submitted)
         checker.delivered = [(id, again) for id, again in checker.delivered if id not in knocking.sent]
-        counts = {**checker.judge(), "receipted before": len(knocking.receipted)}
+        counts = {**checker.report("R06", "primary killed under load, standby promoted by hand"), "receipted before": len(knocking.receipted)}
     finally:
         checker.close()
     print(counts)

@@ -67,7 +67,7 @@ def test_a_kill_at_every_point_of_a_pull_loses_nothing_and_doubles_nothing(pair,
     checker.wait_delivered()
     time.sleep(4)  # a lease: what would come again, comes now
     checker.close()
-    print(checker.judge())
+    print(checker.report("R01", "kill -9 at a point of a message's way", times=len({*AT_LV, *AT_EE})))
     states = [m["state"] for m in json.loads(pair.lv.cli("messages", "list", "--json", "--limit", "500").stdout)]
     assert set(states) == {"ACKNOWLEDGED"}
 
@@ -87,4 +87,4 @@ def test_either_gateway_may_be_killed_whole(pair, folder):
     checker.wait_delivered()
     time.sleep(4)
     checker.close()
-    print(checker.judge())
+    print(checker.report("R01g", "kill -9 of a whole gateway", times=2))

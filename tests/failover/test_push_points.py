@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.failover.pair import Checker, Pair
+from tests.failover.table import record
 
 pytestmark = pytest.mark.failover
 ID = re.compile(rb"<[^>]*MessageId>([^<]+)<")
@@ -93,6 +94,7 @@ def test_kills_between_claim_delivery_and_its_note(pair, folder, backend):
     backend.wait(set(checker.submitted))
     # What was under way at a kill comes again, and nothing else does: four hands, three kills.
     counts = {id: sum(call[1] == id for call in backend.calls) for id in checker.submitted}
+    record("R01", "kill -9 at a point of a message's way", times=3, messages=len(counts), lost=sum(not n for n in counts.values()))
     assert sum(count - 1 for count in counts.values()) <= 12 and max(counts.values()) <= 4, counts
     checker.close()
 

@@ -56,8 +56,9 @@ def ground() -> Ground:
     (folder / "kek").chmod(0o600)
     file = folder / "gateway.toml"
     file.write_text(f'[keys]\nkey_encryption_key = "file:{folder}/kek"\n' + file.read_text())
-    # What was delivered is looked at again at the end.
-    config = Config.load(file, environ={"GATEWAY__RETENTION__DELIVERED_PAYLOADS": "1d"})
+    # What was delivered is looked at again at the end. In this weather one message may be there at every death.
+    environ = {"GATEWAY__RETENTION__DELIVERED_PAYLOADS": "1d", "GATEWAY__WORKERS__DEATHS": "1000"}
+    config = Config.load(file, environ=environ)
     return Ground(config, lv, ee, fi, app.load_keyring(config), app.load_bundle(config))
 
 

@@ -234,3 +234,12 @@ def test_long_lines_come_out_whole(pipe):
     for number in range(3):
         pipe.event(number=number, **{f"f{n}": "x" * 512 for n in range(12)})
     assert [facts["number"] for facts in pipe.lines()] == [0, 1, 2]
+
+
+def test_a_full_disk_keeps_nobody_from_ending(monkeypatch):
+    with open("/dev/full", "wb", buffering=0) as full:
+        writer = log.LineWriter(full.fileno())
+        writer.setFormatter(log.JsonFormatter(""))
+        for _ in range(3):
+            writer.handle(logging.LogRecord("gateway", logging.INFO, "", 0, "gateway.stopped", None, None))
+        writer.flush()

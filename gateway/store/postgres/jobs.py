@@ -24,27 +24,31 @@ class Jobs(Room):
 
     async def claim(
         self, kind: JobKind, *, queues: tuple[str, ...] | None = None, worker: str, limit: int, lease: float,
-        scope: Scope = EVERYTHING, each: int | None = None, without: tuple[str, ...] = (),
+        scope: Scope = EVERYTHING, each: int | None = None, without: tuple[str, ...] = (), losses: int | None = None,
     ) -> list[Job]:  # fmt: skip
         wanted = None if queues is None else list(queues)
         states = before(JOB, "claim")
         if kind == "deliver":
             bound = None if scope.unbounded else rows.text(scope)
             found = await self._pool.writes(Q["claim_deliver"], limit, worker, lease, wanted, states, bound, each,
-                                            list(without))  # fmt: skip
+                                            list(without), losses)  # fmt: skip
         elif kind == "notify":
             found = await self._pool.writes(Q["claim_notify"], limit, worker, lease, wanted, states, each,
-                                            list(without))  # fmt: skip
+                                            list(without), losses)  # fmt: skip
         elif kind == "send":
             found = await self._pool.writes(Q["claim_send"], limit, worker, lease, wanted, states, each,
-                                            list(without))  # fmt: skip
+                                            list(without), losses)  # fmt: skip
         else:
-            found = await self._pool.writes(Q["claim_pull"], kind, limit, worker, lease, wanted, states)
+            found = await self._pool.writes(Q["claim_pull"], kind, limit, worker, lease, wanted, states, losses)
         return _in_order(found)
 
     async def claim_overdue(self, *, worker: str, limit: int, lease: float) -> list[Job]:
         found = _in_order(await self._pool.writes(Q["claim_overdue"], limit, worker, lease, before(JOB, "claim")))
         return [msgspec.structs.replace(job, shut=True) for job in found]
+
+    async def claim_suspect(self, *, pushed: tuple[str, ...], worker: str, lease: float, losses: int) -> Job | None:
+        row = await self._pool.write(Q["claim_suspect"], worker, lease, list(pushed), losses, before(JOB, "claim"))
+        return None if row is None else rows.job(row)
 
     async def circuits(self) -> list[Circuit]:
         return [Circuit(**row) for row in await self._pool.rows(Q["circuits"])]

@@ -208,6 +208,8 @@ def job(row: Record) -> Job:
         message=row["message"],
         claim=row["claim"],
         attempt=row["attempt"],
+        lost=row["lost"],
+        at=row["at"],
         created_at=row["created_at"],
         lease_until=row["lease_until"],
         data=_data(row["data"]),

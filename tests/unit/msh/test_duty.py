@@ -167,6 +167,18 @@ async def test_a_clock_that_is_off():
     first._store.report = report
     await first.beat()
     assert first.clock_wrong() == "+300 s off the database's clock"
+    # Certificates and deadlines would be judged by it for good: nothing is done until the clocks agree.
+    assert not first.working and "off the database's clock" in first.why_not()
+
+
+async def test_a_clock_that_jumps_between_two_reports_is_noticed_at_once():
+    clock, _, first, _ = await two()
+    assert first.working
+    real = clock.now
+    clock.now = lambda: real() + timedelta(days=3650)
+    assert not first.working and first.clock_wrong() == "+315360000 s off the database's clock"
+    clock.now = real
+    assert first.working and first.clock_wrong() is None
 
 
 async def test_a_gateway_with_a_database_of_its_own_never_notices(tmp_path):

@@ -1,10 +1,13 @@
 -- The queue. `due_at` is also the end of the lease: a job whose claimer died is simply due again.
 -- SKIP LOCKED: claimers never wait for one another.
+-- `lost` counts the claims that were not given back since a step of the job was settled: whoever had it is gone, or was
+-- cut off. With a limit of losses those beyond it are passed over; `claim_suspect` takes them.
 
 -- claim_send
 -- Take up to $1 due messages for $3 seconds in the name of $2; partner by partner, whose message waits longest first, of
 -- each $6 at most.
--- Only to the partners $4 unless that is NULL, and to none of $7. $5: the states a claim may start from. From
+-- Only to the partners $4 unless that is NULL, and to none of $7. $5: the states a claim may start from. $8: the limit
+-- of losses. From
 -- a partner that is shut nothing until its time is over; then one, and whoever has it tries for all, as long as the
 -- claim lasts.
 WITH RECURSIVE waiting (queue, head) AS (
@@ -34,6 +37,7 @@ WITH RECURSIVE waiting (queue, head) AS (
            LATERAL (SELECT id, due_at AS was_due FROM job
                      WHERE kind = 'send' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
                        AND state = ANY ($5::text[]) AND job.queue = wanted.queue AND due_at <= now()
+                       AND ($8::int IS NULL OR lost + (state <> 'READY')::int < $8)
                      ORDER BY due_at
                      LIMIT wanted.most
                        FOR UPDATE SKIP LOCKED) AS next
@@ -44,10 +48,10 @@ WITH RECURSIVE waiting (queue, head) AS (
 )
 UPDATE job
    SET state = 'CLAIMED', attempt = attempt + 1, due_at = now() + make_interval(secs => $3),
-       claim = due.claim, claimed_by = $2
+       claim = due.claim, claimed_by = $2, lost = lost + (state <> 'READY')::int
   FROM due
  WHERE job.id = due.id
-RETURNING job.id, kind, job.queue, message, job.claim, attempt, created_at, due_at AS lease_until, data, was_due;
+RETURNING job.id, kind, job.queue, message, job.claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, data, was_due;
 
 -- claim_overdue
 -- Take up to $1 messages for $3 seconds in the name of $2, from one of $4, whose partner is shut and whose patience has
@@ -66,10 +70,10 @@ WITH due AS (
 )
 UPDATE job
    SET state = 'CLAIMED', attempt = attempt + 1, due_at = now() + make_interval(secs => $3),
-       claim = gen_random_uuid(), claimed_by = $2
+       claim = gen_random_uuid(), claimed_by = $2, lost = lost + (state <> 'READY')::int
   FROM due
  WHERE job.id = due.id
-RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, data, was_due;
+RETURNING job.id, kind, queue, message, claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, data, was_due;
 
 -- circuits
 -- Partners that failed the last time.
@@ -77,27 +81,29 @@ SELECT partner, failures, since, shut_until FROM circuit ORDER BY partner;
 
 -- claim_pull
 -- Take up to $2 due jobs of kind $1 (hold, pull, receipt) for $4 seconds, oldest first, in the name of
--- $3; only those of the queues $5 unless that is NULL. $6: the states a claim may start from.
+-- $3; only those of the queues $5 unless that is NULL. $6: the states a claim may start from. $7: the limit of losses;
+-- a held message that was handed out waits with its attempt open, and nobody is lost.
 WITH due AS (
     SELECT id, due_at AS was_due FROM job
      WHERE kind = $1 AND kind IN ('hold', 'pull', 'receipt') AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
        AND state = ANY ($6::text[]) AND due_at <= now() AND ($5::text[] IS NULL OR queue = ANY ($5))
+       AND ($7::int IS NULL OR lost + (state = 'CLAIMED')::int < $7)
      ORDER BY due_at
      LIMIT $2
        FOR UPDATE SKIP LOCKED
 )
 UPDATE job
    SET state = 'CLAIMED', attempt = attempt + 1, due_at = now() + make_interval(secs => $4),
-       claim = gen_random_uuid(), claimed_by = $3
+       claim = gen_random_uuid(), claimed_by = $3, lost = lost + (state = 'CLAIMED')::int
   FROM due
  WHERE job.id = due.id
-RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, with_left(data) AS data,
+RETURNING job.id, kind, queue, message, claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, with_left(data) AS data,
           was_due;
 
 -- claim_deliver
 -- The same for deliveries, queue by queue: a queue with a million waiting messages does not slow down
 -- another. Queues in $4; NULL: all; none of $8. $6 is the scope of the consumer, NULL: unbounded. $7: of each queue at
--- most.
+-- most. $9: the limit of losses; NULL: a consumer claims for himself, and may come again as often as he likes.
 WITH due AS (
     SELECT next.id, next.was_due
       FROM unnest(coalesce($4::text[], ARRAY(
@@ -107,6 +113,7 @@ WITH due AS (
                      WHERE kind = 'deliver' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
                        AND state = ANY ($5::text[]) AND queue = wanted.queue AND due_at <= now()
                        AND wanted.queue <> ALL ($8::text[])
+                       AND ($9::int IS NULL OR lost + (state <> 'READY')::int < $9)
                        AND ($6::text IS NULL OR EXISTS (
                                SELECT FROM message AS m WHERE m.id = job.message AND in_scope($6::jsonb, m)))
                      ORDER BY due_at
@@ -117,13 +124,14 @@ WITH due AS (
 )
 UPDATE job
    SET state = 'CLAIMED', attempt = attempt + 1, due_at = now() + make_interval(secs => $3),
-       claim = gen_random_uuid(), claimed_by = $2
+       claim = gen_random_uuid(), claimed_by = $2,
+       lost = CASE WHEN $9::int IS NULL THEN lost ELSE lost + (state <> 'READY')::int END
   FROM due
  WHERE job.id = due.id
-RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, data, was_due;
+RETURNING job.id, kind, queue, message, claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, data, was_due;
 
 -- claim_notify
--- The same for notifications: a webhook that does not answer does not hold up another.
+-- The same for notifications: a webhook that does not answer does not hold up another. $8: the limit of losses.
 WITH due AS (
     SELECT next.id, next.was_due
       FROM (SELECT id AS queue FROM webhook
@@ -131,6 +139,7 @@ WITH due AS (
            LATERAL (SELECT id, due_at AS was_due FROM job
                      WHERE kind = 'notify' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
                        AND state = ANY ($5::text[]) AND job.queue = wanted.queue AND due_at <= now()
+                       AND ($8::int IS NULL OR lost + (state <> 'READY')::int < $8)
                      ORDER BY due_at
                      LIMIT least($1::bigint, $6::bigint)
                        FOR UPDATE SKIP LOCKED) AS next
@@ -139,10 +148,31 @@ WITH due AS (
 )
 UPDATE job
    SET state = 'CLAIMED', attempt = attempt + 1, due_at = now() + make_interval(secs => $3),
-       claim = gen_random_uuid(), claimed_by = $2
+       claim = gen_random_uuid(), claimed_by = $2, lost = lost + (state <> 'READY')::int
   FROM due
  WHERE job.id = due.id
-RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, data, was_due;
+RETURNING job.id, kind, queue, message, claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, data, was_due;
+
+-- claim_suspect
+-- Take one due job that reached the limit $4 of losses, of any kind but deliveries to others than the backends $3, for $2
+-- seconds in the name of $1, from one of $5.
+WITH due AS (
+    SELECT id, due_at AS was_due FROM job
+     WHERE lost > 0 AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN') AND state = ANY ($5::text[]) AND due_at <= now()
+       AND lost + (state = 'CLAIMED' OR state = 'ATTEMPT_OPEN' AND kind <> 'hold')::int >= $4
+       AND (kind <> 'deliver' OR queue = ANY ($3::text[]))
+     ORDER BY due_at
+     LIMIT 1
+       FOR UPDATE SKIP LOCKED
+)
+UPDATE job
+   SET state = 'CLAIMED', attempt = attempt + 1, due_at = now() + make_interval(secs => $2),
+       claim = gen_random_uuid(), claimed_by = $1,
+       lost = lost + (state = 'CLAIMED' OR state = 'ATTEMPT_OPEN' AND kind <> 'hold')::int
+  FROM due
+ WHERE job.id = due.id
+RETURNING job.id, kind, queue, message, claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, with_left(data) AS data,
+          was_due;
 
 -- renew
 -- Keep job $1 under the claim $2 for another $3 seconds; if it tries a partner that is shut, for as long nobody else
@@ -157,8 +187,10 @@ WITH kept AS (
 SELECT due_at AS lease_until FROM kept;
 
 -- release
--- Give job $1 back under the claim $2, from one of $5, due in $3 seconds; $4 says why. No row: lost.
-UPDATE job SET state = 'READY', claim = NULL, claimed_by = NULL, due_at = now() + make_interval(secs => $3), error = $4
+-- Give job $1 back under the claim $2, from one of $5, due in $3 seconds; $4 says why. No row: lost. A held message is
+-- given back by who finds that its claim was lost, so that goes on counting.
+UPDATE job SET state = 'READY', claim = NULL, claimed_by = NULL, due_at = now() + make_interval(secs => $3), error = $4,
+       lost = CASE WHEN kind = 'hold' THEN lost ELSE 0 END
  WHERE id = $1 AND claim = $2 AND state = ANY ($5::text[])
 RETURNING id;
 
@@ -198,7 +230,7 @@ UPDATE job SET claim = claim WHERE id = $1 AND claim = $2 AND kind = 'deliver' A
 
 -- delivery
 -- The deliver job $1, if backend $2 sees its message within scope $3.
-SELECT id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, data
+SELECT id, kind, queue, message, claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, data
   FROM job
  WHERE id = $1 AND kind = 'deliver' AND queue = $2
    AND EXISTS (SELECT FROM message AS m WHERE m.id = job.message AND in_scope($3::text::jsonb, m));
@@ -211,7 +243,7 @@ UPDATE job
        claim = gen_random_uuid(), claimed_by = $2
  WHERE message = $1 AND kind = 'deliver' AND state = ANY ($4::text[]) AND due_at <= now() AND queue = $5
    AND EXISTS (SELECT FROM message AS m WHERE m.id = job.message AND in_scope($6::text::jsonb, m))
-RETURNING id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, data;
+RETURNING id, kind, queue, message, claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, data;
 
 -- is_open
 -- Whether the delivery of message $1 is still to be made, as backend $2 sees it within scope $3.
@@ -241,7 +273,7 @@ SELECT m.message_id FROM message AS m
 
 -- requeue_delivery
 -- The parked delivery of the inbound message $1 becomes due, from one of $2.
-UPDATE job SET state = 'READY', due_at = now(), error = NULL
+UPDATE job SET state = 'READY', due_at = now(), error = NULL, lost = 0
  WHERE message = $1 AND kind = 'deliver' AND state = ANY ($2::text[]) AND state = 'PARKED'
 RETURNING id;
 
@@ -252,7 +284,7 @@ UPDATE message SET state = 'RECEIVED', changed_at = now() WHERE id = $1 AND stat
 -- redeliver
 -- The delivery $1 becomes due, from one of $2. It was made before, and all its attempts are before it.
 UPDATE job
-   SET state = 'READY', claim = NULL, claimed_by = NULL, due_at = now(), error = NULL, attempt = least(attempt, 1)
+   SET state = 'READY', claim = NULL, claimed_by = NULL, due_at = now(), error = NULL, attempt = least(attempt, 1), lost = 0
  WHERE id = $1 AND state = ANY ($2::text[])
 RETURNING id;
 

@@ -90,7 +90,7 @@ RETURNING number;
 -- long after every further one, up to $20; what had begun before it was shut does not count. `circuit` is what became of it.
 WITH held AS (
     UPDATE job
-       SET state = $5, claim = NULL, claimed_by = NULL, error = $10, attempt = 0,
+       SET state = $5, claim = NULL, claimed_by = NULL, error = $10, attempt = 0, lost = 0,
            due_at = now() + make_interval(secs => $6)
      WHERE id = $1 AND claim = $2 AND kind = 'send' AND state = ANY ($4::text[])
  RETURNING message, queue
@@ -158,7 +158,7 @@ RETURNING id;
 
 -- settle_job
 -- Job $1 goes from one of $2 to $3, due now and held by nobody.
-UPDATE job SET state = $3, claim = NULL, claimed_by = NULL, due_at = now(), attempt = 0
+UPDATE job SET state = $3, claim = NULL, claimed_by = NULL, due_at = now(), attempt = 0, lost = 0
  WHERE id = $1 AND state = ANY ($2::text[])
 RETURNING id;
 
@@ -191,7 +191,7 @@ UPDATE job SET state = 'HELD', claim = NULL, claimed_by = NULL WHERE id = $1 AND
 
 -- resume
 -- Job $1 goes from one of $2 to READY, due when it would have been.
-UPDATE job SET state = 'READY' WHERE id = $1 AND state = ANY ($2::text[]) RETURNING id;
+UPDATE job SET state = 'READY', lost = 0 WHERE id = $1 AND state = ANY ($2::text[]) RETURNING id;
 
 -- close_attempts
 -- Attempts of message $1 that are open end with the outcome $2.

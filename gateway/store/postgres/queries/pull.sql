@@ -25,14 +25,14 @@ UPDATE job
        claim = gen_random_uuid(), claimed_by = $2
   FROM next
  WHERE job.id = next.id
-RETURNING job.id, kind, queue, message, claim, attempt, created_at, due_at AS lease_until, with_left(data) AS data;
+RETURNING job.id, kind, queue, message, claim, attempt, lost, now() AS at, created_at, due_at AS lease_until, with_left(data) AS data;
 
 -- hand_out
 -- Open an attempt under the claim $2 of job $1, for node $3 with the signed references $4 and the envelope $8, which
 -- replaces that of an earlier attempt and was signed with the certificate $9: the message goes from one of $6 to WAITING_FOR_RECEIPT, overdue in $7
 -- seconds. No row: the claim was lost.
 WITH held AS (
-    UPDATE job SET state = 'ATTEMPT_OPEN', attempt = 0, due_at = now() + make_interval(secs => $7)
+    UPDATE job SET state = 'ATTEMPT_OPEN', attempt = 0, lost = 0, due_at = now() + make_interval(secs => $7)
      WHERE id = $1 AND claim = $2 AND kind = 'hold' AND state = ANY ($5::text[])
  RETURNING message
 ), changed AS (
@@ -57,7 +57,7 @@ SELECT number, CASE WHEN number IS NULL THEN abandon('message and job do not go 
 -- events are $10. No row: the claim was lost.
 WITH held AS (
     UPDATE job
-       SET state = $3, claim = NULL, claimed_by = NULL, error = $9, attempt = 0,
+       SET state = $3, claim = NULL, claimed_by = NULL, error = $9, attempt = 0, lost = 0,
            due_at = now() + make_interval(secs => $5)
      WHERE id = $1 AND claim = $2 AND kind = 'hold' AND state = ANY ($4::text[])
  RETURNING message
@@ -80,7 +80,7 @@ SELECT CASE WHEN EXISTS (SELECT FROM changed) THEN true
 -- hold_again
 -- Job $1 becomes ready from one of $2, and its message is kept as long as at first.
 UPDATE job
-   SET state = 'READY', claim = NULL, claimed_by = NULL, error = NULL, attempt = 0,
+   SET state = 'READY', claim = NULL, claimed_by = NULL, error = NULL, attempt = 0, lost = 0,
        due_at = now() + make_interval(secs => (data->>'patience')::float8),
        data = json_build_object('patience', (data->>'patience')::float8,
                                 'until', extract(epoch FROM now())::float8 + (data->>'patience')::float8)
@@ -97,7 +97,7 @@ INSERT INTO job (kind, queue) SELECT DISTINCT 'pull', queue FROM unnest($1::text
 -- wrong; NULL, and the count begins anew. No row: the claim was lost.
 UPDATE job
    SET state = 'READY', claim = NULL, claimed_by = NULL, due_at = now() + make_interval(secs => $3), error = $4,
-       attempt = CASE WHEN $4::text IS NULL THEN 0 ELSE attempt END
+       lost = 0, attempt = CASE WHEN $4::text IS NULL THEN 0 ELSE attempt END
  WHERE id = $1 AND claim = $2 AND kind = 'pull' AND state = ANY ($5::text[])
 RETURNING id;
 
@@ -112,7 +112,7 @@ RETURNING queue;
 INSERT INTO job (kind, queue, message, data) VALUES ('receipt', $2, $1, $3)
     ON CONFLICT (message, kind) WHERE kind IN ('hold', 'receipt') DO UPDATE
    SET state = 'READY', queue = excluded.queue, data = excluded.data, due_at = now(), claim = NULL, claimed_by = NULL,
-       attempt = 0, error = NULL
+       attempt = 0, lost = 0, error = NULL
  WHERE job.state = ANY ($4::text[]);
 
 -- finish_receipt

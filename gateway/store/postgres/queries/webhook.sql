@@ -53,7 +53,7 @@ RETURNING id;
 -- Attempt $4 of the notice $1 ended, under the claim $2, from one of $5: it goes to state $3, due in $6 seconds,
 -- with the error $7. The newest $8 attempts are kept. No row: the claim was lost.
 UPDATE job
-   SET state = $3, claim = NULL, claimed_by = NULL, error = $7,
+   SET state = $3, claim = NULL, claimed_by = NULL, error = $7, lost = 0,
        due_at = CASE WHEN $3 = 'READY' THEN now() + make_interval(secs => $6) ELSE due_at END,
        attempts = jsonb_path_query_array(attempts, '$[$from to last]',
                                          jsonb_build_object('from', greatest(0, jsonb_array_length(attempts) - $8 + 1)))
@@ -86,7 +86,7 @@ SELECT job.id, job.queue, job.state, job.message, job.created_at, job.due_at, jo
 
 -- notify_again
 -- The notice $1 of webhook $2 of client $3 is due at once, unless somebody is at it.
-UPDATE job SET state = 'READY', claim = NULL, claimed_by = NULL, due_at = now(), attempt = 0, error = NULL
+UPDATE job SET state = 'READY', claim = NULL, claimed_by = NULL, due_at = now(), attempt = 0, lost = 0, error = NULL
   FROM webhook
  WHERE job.id = $1 AND job.kind = 'notify' AND job.queue = $2 AND webhook.id = job.queue AND webhook.client = $3
    AND (job.state = ANY ($4::text[]) OR job.due_at <= now())
