@@ -14,6 +14,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from gateway import log, metrics
 from gateway.errors import ClaimLost, DeliveryDelayed, DeliveryRefused, GatewayError, StoreUnavailable
@@ -64,6 +65,7 @@ class Workers:
         self._tasks: list[asyncio.Task] = []
         self._running: set[asyncio.Task] = set()
         self._notifying: set[asyncio.Task] = set()
+        self._claiming: set[asyncio.Task] = set()
         self._stopping = asyncio.Event()
         self._work = asyncio.Event()
 
@@ -95,6 +97,8 @@ class Workers:
         for wake in (self._work, self._holder.due, self._puller.due, self._puller.answers):
             wake.set()
         began = self._rooms.clock.monotonic()
+        if self._claiming:
+            await asyncio.wait(self._claiming, timeout=timeout)
         if self._notifying:
             await asyncio.wait(self._notifying, timeout=min(timeout, LAST_NOTICE))
             for task in self._notifying:
@@ -130,6 +134,15 @@ class Workers:
             if each is not None and sum(name == queue for name in busy.values()) + 1 >= each:
                 wake.set()  # it had no hand left, and may have more to do
 
+        def begin(job: Job) -> asyncio.Task:
+            task = self._begin(do, job)
+            busy[task] = job.queue
+            task.add_done_callback(free_hand)
+            if kind == "notify":
+                self._notifying.add(task)
+                task.add_done_callback(self._notifying.discard)
+            return task
+
         while not self._stopping.is_set():
             if len(busy) >= limit:
                 await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
@@ -144,36 +157,55 @@ class Workers:
             free = None if each is None else each - max((n for name, n in hands.items() if name not in full), default=0)
             try:
                 wanted = await queues() if callable(queues) else queues
-                jobs = [] if wanted == () else await self._rooms.store.claim(
+                begun = [] if wanted == () else await self._take(self._rooms.store.claim(
                     kind, queues=wanted, worker=self._rooms.node, limit=limit - len(busy), lease=LEASE, each=free,
                     without=tuple(full), losses=SUSPECT,
-                )  # fmt: skip
+                ), begin)  # fmt: skip
             except StoreUnavailable as error:
                 log.event("store.unavailable", level="error", reason=str(error))
                 # Spread: all processes of all nodes wait for the same database.
                 await self._rooms.clock.sleep(random.uniform(0.5, 1.5))  # noqa: S311
                 continue
-            for job in jobs:
-                task = asyncio.create_task(self._run(do, job))
-                busy[task] = job.queue
-                task.add_done_callback(free_hand)
-                for group in (self._running, *([self._notifying] if kind == "notify" else [])):
-                    group.add(task)
-                    task.add_done_callback(group.discard)
-            if not jobs:
+            if not begun:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(POLL):
                         await wake.wait()
+
+    async def _take(
+        self, claim: Awaitable[list[Job]], begin: Callable[[Job], asyncio.Task]
+    ) -> list[asyncio.Task]:
+        """Claim, and begin with what was claimed. The end of the process does not cut this off: it would leave jobs
+        that nobody works on, and that look as if somebody had died of them."""
+
+        async def take() -> list[asyncio.Task]:
+            jobs = await claim
+            if not self._stopping.is_set():
+                return [begin(job) for job in jobs]
+            for job in jobs:
+                await self._give_back(job, 0.0, "the process ends")
+            return []
+
+        task = asyncio.create_task(take())
+        self._claiming.add(task)
+        task.add_done_callback(self._claiming.discard)
+        return await asyncio.shield(task)
+
+    def _begin(self, do: Callable[[Job], Awaitable[None]], job: Job) -> asyncio.Task:
+        task = asyncio.create_task(self._run(do, job))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
     async def _give_up(self) -> None:
         """What waits for a partner that does not answer fails when its time is over, though nothing is tried."""
         while not self._stopping.is_set():
             await self._rooms.clock.sleep(OVERDUE * random.uniform(0.75, 1.25))  # noqa: S311
             try:
-                while self._duty.working and (jobs := await self._rooms.store.claim_overdue(
-                    worker=self._rooms.node, limit=OVERDUE_AT_ONCE, lease=LEASE
+                while self._duty.working and not self._stopping.is_set() and (begun := await self._take(
+                    self._rooms.store.claim_overdue(worker=self._rooms.node, limit=OVERDUE_AT_ONCE, lease=LEASE),
+                    partial(self._begin, self._sender.send),
                 )):  # fmt: skip
-                    await asyncio.gather(*(self._run(self._sender.send, job) for job in jobs))
+                    await asyncio.wait(begun)
             except StoreUnavailable as error:
                 log.event("store.unavailable", level="error", reason=str(error))
 
@@ -183,23 +215,28 @@ class Workers:
             "send": self._sender.send, "notify": self._notify, "deliver": self._deliver, "hold": self._holder.review,
             "pull": self._pull, "receipt": self._puller.answer,
         }  # fmt: skip
+
+        async def claim() -> list[Job]:
+            job = await self._rooms.store.claim_suspect(
+                pushed=await self._pushing(), worker=self._rooms.node, lease=LEASE, losses=SUSPECT
+            )
+            return [] if job is None else [job]
+
+        def begin(job: Job) -> asyncio.Task:
+            isolated = job.lost >= self._rooms.config.workers.deaths
+            return self._begin(self._isolate if isolated else doing[job.kind], job)
+
         while not self._stopping.is_set():
-            job = None
+            begun = []
             try:
                 if self._duty.working:
-                    job = await self._rooms.store.claim_suspect(
-                        pushed=await self._pushing(), worker=self._rooms.node, lease=LEASE, losses=SUSPECT
-                    )
+                    begun = await self._take(claim(), begin)
             except StoreUnavailable as error:
                 log.event("store.unavailable", level="error", reason=str(error))
-            if job is None:
+            if begun:
+                await asyncio.wait(begun)
+            else:
                 await self._rooms.clock.sleep(POLL * random.uniform(0.75, 1.25))  # noqa: S311
-                continue
-            isolated = job.lost >= self._rooms.config.workers.deaths
-            task = asyncio.create_task(self._run(self._isolate if isolated else doing[job.kind], job))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
-            await asyncio.wait([task])
 
     async def _isolate(self, job: Job) -> None:
         """Not once more. A channel rests, because others' messages wait in it."""
