@@ -256,7 +256,7 @@ def judge(senders: list[Log], consumer: Log) -> Verdict:
 def settle(senders: list[Log], consumer: Consumer, seconds: float = 60) -> Verdict:
     """The verdict when nothing more is to come, or time is over."""
     end = time.monotonic() + seconds
-    while (found := judge(senders, consumer.log)).lost and time.monotonic() < end:
+    while judge(senders, consumer.log).lost and time.monotonic() < end:
         time.sleep(0.5)
     time.sleep(1)  # what would come twice comes now
     return judge(senders, consumer.log)

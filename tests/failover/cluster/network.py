@@ -162,6 +162,9 @@ class Network:
     def close(self) -> None:
         """End everything that runs on the hosts, and remove them."""
         for host in self.hosts.values():
+            with contextlib.suppress(OSError):
+                host.signal(signal.SIGKILL)
+        for host in self.hosts.values():
             _remove(host.namespace)
         _remove(self._switch)
 

@@ -186,11 +186,7 @@ class Site:
         self.start_proxy()
         for node in (*self.nodes.values(), *([self.partner] if partner else ())):
             node.wait_ready()
-        self.wait_active(seconds=60)
-        end = time.monotonic() + 20
-        while "UP" not in self.seen_by_proxy().values():
-            assert time.monotonic() < end, self.seen_by_proxy()
-            time.sleep(0.1)
+        self.recover()
         return self
 
     def start_proxy(self) -> None:
@@ -240,12 +236,18 @@ class Site:
             node.signal(signal.SIGCONT)
             if not node.runs():
                 node.launch()
-        self.proxy.signal(signal.SIGCONT)
         self.database.wait_well(120)
         end = time.monotonic() + 60
-        while any(node.asked("/rolez")[0] != 200 for node in self.nodes.values()) or not self.active():
-            assert time.monotonic() < end, [node.asked("/readyz?verbose") for node in self.nodes.values()]
-            time.sleep(0.2)
+        while not self.is_well():
+            assert time.monotonic() < end, (self.seen_by_proxy(), [n.asked("/readyz?verbose") for n in self.nodes.values()])
+            time.sleep(0.3)
+
+    def is_well(self) -> bool:
+        """Each node in its role, and HAProxy sees it so."""
+        ready = set(self.active())
+        up = {name for name, state in self.seen_by_proxy().items() if state == "UP"}
+        wanted = 2 if self.a.environment["GATEWAY__PAIR__ROLES"] == "active/active" else 1
+        return all(node.asked("/rolez")[0] == 200 for node in self.nodes.values()) and len(ready) == wanted and up == ready
 
     # -- whoever talks to it ------------------------------------------------------
 
@@ -262,6 +264,16 @@ class Site:
 
         token = json.loads(self.a.cli("backends", "create", "checker", "--json").stdout)["token"]
         return [GatewayClient(f"http://{node.host.address}:8081", token, timeout=10, attempts=1) for node in self.nodes.values()]
+
+    def set_roles(self, roles: str) -> None:
+        """Both nodes anew, `active/passive` or `active/active`."""
+        if self.a.environment["GATEWAY__PAIR__ROLES"] == roles:
+            return
+        for node in self.nodes.values():
+            node.environment["GATEWAY__PAIR__ROLES"] = roles
+            node.die()
+            node.launch()
+        self.recover()
 
     def close(self) -> None:
         self.network.close()
