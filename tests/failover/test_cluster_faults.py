@@ -58,7 +58,7 @@ def test_the_host_of_a_node_is_lost(site, roles, limit):
 
 
 def test_a_node_is_stopped_for_half_a_minute_and_goes_on(site):
-    with case(site, "R03", "active node stopped (SIGSTOP) for 30 s", limit=6) as run:
+    with case(site, "R03", "active node stopped (SIGSTOP) for 30 s", limit=8, count=120, pace=12) as run:
         [victim] = site.active()
         run.strike()
         site.nodes[victim].signal(signal.SIGSTOP)

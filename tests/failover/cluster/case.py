@@ -59,10 +59,10 @@ class Case:
 
 
 @contextlib.contextmanager
-def case(site: Site, id: str, fault: str, *, limit: float | None = None, count: int = 12, pace: float = 20) -> Iterator[Case]:
+def case(site: Site, id: str, fault: str, *, limit: float | None = None, count: int = 60, pace: float = 20) -> Iterator[Case]:
     """Messages go through the load balancer while the block does its harm. Afterwards all is mended, and the logs are
     held against each other: into the table first, and then nothing lost, doubled, changed or strange, and the gap at
-    most `limit` seconds."""
+    most `limit` seconds. So many senders that some are left while others wait for a node that does not answer."""
     folder = Path(tempfile.mkdtemp(dir=site.folder))
     try:
         with Consumer(site, folder / "consumer.jsonl") as consumer, Senders(site, folder / "senders.jsonl", count=count, pace=pace) as senders:
