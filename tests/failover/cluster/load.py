@@ -57,7 +57,9 @@ class Senders:
         self._left = itertools.count() if limit is None else iter(range(limit))
         self._ahead: queue.Queue = queue.Queue(maxsize=max(400, 2 * count))
         self._stop = threading.Event()
-        self._contexts = site.context()
+        self._context = site.context()
+        #: When receipts came; the log has the same.
+        self._receipts: list[float] = []
         self._peer = site.peer
         self._builder = threading.Thread(target=self._build, daemon=True)
         self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(count)]
@@ -110,14 +112,14 @@ class Senders:
                 why = repr(error)[:200]
             took = time.monotonic() - began
             if status == 200 and not why:
-                self.log.note("receipted", message_id=id, took=took)
+                self._receipts.append(self.log.note("receipted", message_id=id, took=took))
                 return
             self.log.note("refused", message_id=id, took=took, status=status, again=again, why=why)
             if self._stop.wait(0.25):
                 return
 
     def _post(self, sent) -> tuple[int, str | None]:
-        connection = http.client.HTTPSConnection(*self._place, timeout=self._patience, context=self._contexts)
+        connection = http.client.HTTPSConnection(*self._place, timeout=self._patience, context=self._context)
         try:
             connection.request("POST", "/as4", sent.body, {"Content-Type": sent.content_type})
             answer = connection.getresponse()
@@ -132,7 +134,7 @@ class Senders:
     # -- how it goes --------------------------------------------------------------
 
     def receipted(self, since: float = 0.0) -> int:
-        return sum(1 for line in self.log.lines() if line["what"] == "receipted" and line["at"] > since)
+        return sum(1 for at in list(self._receipts) if at > since)
 
     def wait(self, count: int, seconds: float = 60) -> None:
         """Until so many more have receipts."""
@@ -144,7 +146,7 @@ class Senders:
     def gap(self, since: float, until: float | None = None) -> float:
         """The longest time in seconds, from `since` on, in which no sender got a receipt."""
         until = until or time.monotonic()
-        moments = [line["at"] for line in self.log.lines() if line["what"] == "receipted" and since < line["at"] < until]
+        moments = sorted(at for at in list(self._receipts) if since < at < until)
         return max(later - earlier for earlier, later in itertools.pairwise([since, *moments, until]))
 
     def refusals(self, since: float = 0.0, until: float = float("inf")) -> list[dict]:

@@ -150,14 +150,20 @@ class Network:
                 "lladdr", NOWHERE, "nud", "permanent", "dev", "eth0")  # fmt: skip
             self._cut.add((source, target))
 
+    def mend(self, one: str, other: str) -> None:
+        """What `cut` did to the two."""
+        for source, target in ((one, other), (other, one)):
+            if (source, target) in self._cut:
+                _ip("-n", self.hosts[source].namespace, "neigh", "del", self.hosts[target].address, "dev", "eth0")
+                self._cut.discard((source, target))
+
     def heal(self) -> None:
         """Everything reaches everything again."""
         for name in list(self._lost):
             _ip("-n", self._switch, "link", "set", name, "master", "switch")
             self._lost.discard(name)
         for source, target in list(self._cut):
-            _ip("-n", self.hosts[source].namespace, "neigh", "del", self.hosts[target].address, "dev", "eth0")
-            self._cut.discard((source, target))
+            self.mend(source, target)
 
     def close(self) -> None:
         """End everything that runs on the hosts, and remove them."""
