@@ -52,7 +52,10 @@ def test_the_host_of_a_node_is_lost(site, roles, limit):
         [victim, *_] = site.active()
         run.strike()
         site.network.lose(victim)
-        run.watch(10)
+        run.watch(12)
+        # Who waited for its answer is told so by the load balancer, before its own patience ends.
+        waited = [line["took"] for line in run.senders.refusals(run.struck) if line["took"] > 2]
+        assert all(took < 8 for took in waited), waited
         # It is not ready, either, as it sees nobody.
         assert site.nodes[victim].asked("/readyz")[0] == 503
 

@@ -169,7 +169,7 @@ class Senders:
 class Consumer:
     """Claims, reads and acknowledges what came, at whichever node lets it."""
 
-    def __init__(self, site: Site, log: Path, *, threads: int = 2) -> None:
+    def __init__(self, site: Site, log: Path, *, threads: int = 6) -> None:
         self.log, self._site, self._doors = Log(log), site, site.doors()
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(threads)]
@@ -189,7 +189,7 @@ class Consumer:
                     return
                 try:
                     while not self._stop.is_set():
-                        found = door.claim(limit=20, lease=20)
+                        found = door.claim(limit=10, lease=30)
                         for delivery in found:
                             self._take(door, delivery)
                         if not found:
@@ -259,6 +259,6 @@ def settle(senders: list[Log], consumer: Consumer, seconds: float = 60) -> Verdi
     """The verdict when nothing more is to come, or time is over."""
     end = time.monotonic() + seconds
     while judge(senders, consumer.log).lost and time.monotonic() < end:
-        time.sleep(0.5)
+        time.sleep(1)
     time.sleep(1)  # what would come twice comes now
     return judge(senders, consumer.log)
