@@ -179,13 +179,20 @@ def test_etcd(site):
         run.watch(41, patience=60)
 
 
+def with_the_primary(site) -> str:
+    """The data centre where the primary is; it is moved to one, if it is at the arbiter."""
+    while site.database.primary == "db-3":
+        site.database.switch()
+        site.database.wait_well()
+    return next(name for name, hosts in SITES.items() if site.database.primary in hosts)
+
+
 def test_a_data_centre_is_lost(site):
     """With the active node, the primary and an etcd in it."""
-    [node] = site.active()
-    here = next(name for name, hosts in SITES.items() if node in hosts)
-    if site.database.primary not in SITES[here]:
-        site.database.switch(SITES[here][1])
-        site.database.wait_well()
+    here = with_the_primary(site)
+    if site.active() != [SITES[here][0]]:
+        assert site.ha("switchover", SITES[here][0], "--yes").returncode == 0
+        site.recover()
     with case(site, "R12", "data centre with active node and primary cut off", limit=60) as run:
         run.strike()
         site.network.lose(*SITES[here])
@@ -194,11 +201,8 @@ def test_a_data_centre_is_lost(site):
 
 def test_the_line_between_the_data_centres_is_cut(site):
     """The arbiter sees both. A sender stands at the node that does not see the primary."""
-    if site.database.primary == "db-3":
-        site.database.switch("db-1")
-        site.database.wait_well()
+    here = with_the_primary(site)
     site.set_roles("active/active")
-    here = "dc1" if site.database.primary in SITES["dc1"] else "dc2"
     there = "dc2" if here == "dc1" else "dc1"
     minority = SITES[there][0]
     with case(site, "R13", "line between the data centres cut for 30 s", limit=15) as run:
@@ -246,16 +250,21 @@ def test_the_database_is_away(site, seconds):
             for server in site.database.servers.values():
                 server.kill()
                 server.strike(signal.SIGQUIT)
-            time.sleep(seconds)
+            seen = []
+            while time.monotonic() < run.struck + seconds:
+                time.sleep(seconds / 12)
+                seen.append(held())
             # Those that were in their commit are answered after five seconds; who comes later is told at once.
             refused = straight.refusals(run.struck + 8)
             assert len(refused) > seconds and {line["status"] for line in refused} == {503}
             assert {line["again"] for line in refused} == {"5"}
             slowest = sorted(line["took"] for line in refused)
             assert slowest[-1] < 1, slowest[-5:]
-            during = held()
-            print(f"database away {seconds} s: refused within {slowest[-1]:.2f} s, memory, files, spool {before} -> {during}")
-            assert during[0] < before[0] + 40 and during[1] < before[1] + 60 and during[2] < 1 << 20
+            print(f"database away {seconds} s: refused within {slowest[-1]:.2f} s; MiB, files, spool before {before}, then {seen}")
+            # What a busy process keeps it has after a third of the time; it does not become more.
+            early, late = seen[3], seen[-1]
+            assert late[0] < early[0] + 16 and late[0] < before[0] + 128, "memory"
+            assert late[1] < before[1] + 60 and late[2] < 1 << 20, "sockets or spool"
             site.database.revive()
             site.database.wait_well()
             back = time.monotonic()

@@ -221,10 +221,12 @@ class Database:
             time.sleep(0.3)
         return time.monotonic() - began
 
-    def switch(self, target: str | None = None) -> None:
-        """`patronictl switchover`, to the server of a host (default: the synchronous standby)."""
-        leader, target = self.servers[self.primary], self.servers[target or self.synchronous]
-        self.ctl("switchover", "--leader", leader.name, "--candidate", target.name, "--force", "gateway")
+    def switch(self) -> str:
+        """`patronictl switchover` to the synchronous standby, the only one that may; its host."""
+        leader, target = self.primary, self.synchronous
+        said = self.ctl("switchover", "--leader", self.servers[leader].name, "--candidate", self.servers[target].name, "--force", "gateway")
+        assert self.primary == target, said
+        return target
 
     def ctl(self, *words: str) -> str:
         server = next(iter(self.servers.values()))
