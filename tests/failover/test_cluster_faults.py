@@ -101,7 +101,7 @@ def test_both_nodes_lose_the_database(site):
         time.sleep(10)
         assert site.active() == []
         # What was on its way to be stored is answered a moment later.
-        assert site.folder and run.senders.receipted(run.struck + 1) == 0
+        assert run.senders.receipted(run.struck + 1) == 0
         site.network.heal()
         healed = time.monotonic()
         run.senders.wait(1)
@@ -210,7 +210,7 @@ def test_the_line_between_the_data_centres_is_cut(site):
             for other in SITES[there]:
                 site.network.cut(one, other)
         run.strike()
-        with Senders(site, site.folder / "minority.jsonl", count=2, pace=4, host=minority, patience=5) as stray:
+        with Senders(site, run.folder / "senders-minority.jsonl", count=2, pace=4, host=minority, patience=5) as stray:
             time.sleep(30)
             assert stray.receipted(run.struck + 3) == 0, "a receipt on the side that does not see the primary"
             assert {line["status"] for line in stray.refusals(run.struck + 8)} == {503}
@@ -244,7 +244,7 @@ def test_the_database_is_away(site, seconds):
 
     with case(site, f"R14 {seconds}", f"database away for {seconds} s") as run:
         before = held()
-        with Senders(site, site.folder / "straight.jsonl", count=8, pace=16, host=active, patience=20) as straight:
+        with Senders(site, run.folder / "senders-straight.jsonl", count=8, pace=16, host=active, patience=20) as straight:
             straight.wait(10)
             run.strike()
             for server in site.database.servers.values():

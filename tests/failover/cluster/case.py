@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -40,6 +39,7 @@ class Case:
     site: Site
     senders: Senders
     consumer: Consumer
+    folder: Path
     struck: float = 0.0
     gap: float | None = None
     times: int = 1
@@ -64,22 +64,20 @@ def case(site: Site, id: str, fault: str, *, limit: float | None = None, count: 
     held against each other: into the table first, and then nothing lost, doubled, changed or strange, and the gap at
     most `limit` seconds. So many senders that some are left while others wait for a node that does not answer."""
     folder = Path(tempfile.mkdtemp(dir=site.folder))
-    try:
-        with Consumer(site, folder / "consumer.jsonl") as consumer, Senders(site, folder / "senders.jsonl", count=count, pace=pace) as senders:
-            found = Case(site, senders, consumer)
-            senders.wait(40)
-            try:
-                yield found
-            finally:
-                site.recover()
-            senders.wait(20)
-            senders.close()
-            verdict = settle([senders.log, *found.others], consumer)
-        tell(id, fault, verdict, times=found.times, gap=found.gap, limit=limit)
-        judged(verdict)
-        assert limit is None or found.gap <= limit, f"{found.gap:.1f} s without a receipt: {senders.refusals(found.struck)[:20]}"
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    before = sorted(site.folder.glob("*/senders*.jsonl"))
+    with Consumer(site, folder / "consumer.jsonl") as consumer, Senders(site, folder / "senders.jsonl", count=count, pace=pace) as senders:
+        found = Case(site, senders, consumer, folder)
+        senders.wait(40)
+        try:
+            yield found
+        finally:
+            site.recover()
+        senders.wait(20)
+        senders.close()
+        verdict = settle([senders.log, *found.others], consumer, before=[Log(path) for path in before])
+    tell(id, fault, verdict, times=found.times, gap=found.gap, limit=limit)
+    judged(verdict)
+    assert limit is None or found.gap <= limit, f"{found.gap:.1f} s without a receipt: {senders.refusals(found.struck)[:20]}"
 
 
 def tell(id: str, fault: str, verdict: Verdict, **facts) -> None:

@@ -227,9 +227,10 @@ class Verdict:
         return bool(self.receipted) and not (self.lost or self.twice or self.changed or self.strange)
 
 
-def judge(senders: list[Log], consumer: Log) -> Verdict:
-    """Hold what was sent and receipted against what was delivered."""
+def judge(senders: list[Log], consumer: Log, before: list[Log] = ()) -> Verdict:
+    """Hold what was sent and receipted against what was delivered. `before`: senders whose messages may still come."""
     found, digests = Verdict(), {}
+    earlier = {line["message_id"] for log in before for line in log.lines() if line["what"] == "send"}
     for line in itertools.chain.from_iterable(log.lines() for log in senders):
         if line["what"] == "send":
             digests[line["message_id"]] = line["digest"]
@@ -239,6 +240,8 @@ def judge(senders: list[Log], consumer: Log) -> Verdict:
     delivered, acked = set(), set()
     for line in consumer.lines():
         id = line["message_id"]
+        if id in earlier:
+            continue
         if line["what"] == "acked":
             acked.add(id)
             continue
@@ -255,10 +258,10 @@ def judge(senders: list[Log], consumer: Log) -> Verdict:
     return found
 
 
-def settle(senders: list[Log], consumer: Consumer, seconds: float = 60) -> Verdict:
+def settle(senders: list[Log], consumer: Consumer, seconds: float = 60, before: list[Log] = ()) -> Verdict:
     """The verdict when nothing more is to come, or time is over."""
     end = time.monotonic() + seconds
-    while judge(senders, consumer.log).lost and time.monotonic() < end:
+    while judge(senders, consumer.log, before).lost and time.monotonic() < end:
         time.sleep(1)
     time.sleep(1)  # what would come twice comes now
-    return judge(senders, consumer.log)
+    return judge(senders, consumer.log, before)
