@@ -58,6 +58,9 @@ failover: install ## the failure suite: real processes, databases and networks a
 	GATEWAY_FAILOVER=full $(if $(ARGS),,GATEWAY_FAILOVER_PAGE=docs/failover.md) \
 	  $(BIN)/python -m pytest -q $(LONG) tests/failover $(ARGS)
 
+rehearsal: install ## a pair on this machine, as root: node lost, switchover, primary killed … (ARGS=--keep: stays up)
+	@$(BIN)/python -m tests.failover.cluster $(ARGS)
+
 wrapping: install ## signature wrapping: 20,000 mutants per fixture and more
 	GATEWAY_WRAPPING=full $(BIN)/python -m pytest -q $(LONG) tests/security $(ARGS)
 
@@ -100,4 +103,4 @@ install: .venv/installed
 clean:           ## remove what was made here
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis tests/interop/peer/target
 
-.PHONY: help demo test test-all interop failover wrapping simulation bench lint deb image metrics-page lock install clean
+.PHONY: help demo test test-all interop failover rehearsal wrapping simulation bench lint deb image metrics-page lock install clean

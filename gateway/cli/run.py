@@ -47,6 +47,7 @@ def run(
     from gateway import log
     from gateway.cli.supervisor import Listener, Plan, Supervisor, supervise
     from gateway.config import Config
+    from gateway.msh.duty import LINGER
 
     settings = Config.load(config or found_config())
     plain = {"json": False, "pretty": True}.get(settings.log.format)
@@ -63,6 +64,7 @@ def run(
         node=settings.node.name,
         log_level=settings.log.level,
         log_plain=plain,
+        hand_over=LINGER if settings.store.dsn and settings.pair.roles == "active/passive" else 0.0,
         drain_delay=(DRAIN_DELAY if settings.store.dsn else 0.0) if drain_delay is None else drain_delay,
         grace=grace,
         hang=hang_timeout,

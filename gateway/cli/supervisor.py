@@ -64,6 +64,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     node: str = ""
     log_level: str = "info"
     log_plain: bool | None = None
+    #: From the order to stop to "not ready", at most: another node of the pair takes over meanwhile.
+    hand_over: float = 0.0
     #: From "not ready" to "not listening": what load balancers need to notice.
     drain_delay: float = 0.0
     #: For uploads that have begun.
@@ -210,14 +212,14 @@ class Supervisor:
     # -- ending ---------------------------------------------------------------------
 
     async def _drain(self) -> None:
-        """Not ready → delay → not listening → uploads finish. Signals shorten it."""
+        """Handed over → not ready → delay → not listening → uploads finish. Signals shorten it."""
         plan = self.plan
         log.event("gateway.stopping", delay=plan.drain_delay, grace=plan.grace)
         self._notify.stopping()
         for child in self._children:
             child.order("drain")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(plan.drain_delay):
+            async with asyncio.timeout(plan.hand_over + plan.drain_delay):
                 await self._hurried.wait()
         for child in self._children:
             child.order(f"stop {plan.grace:g}")

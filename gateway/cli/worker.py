@@ -180,8 +180,12 @@ class Worker:
         return role, (well and not self._draining, checks)
 
     async def _step_down(self) -> None:
-        if self._started:
-            await self._gateway.step_down()
+        """Another node takes over first; only then this one is no longer ready."""
+        try:
+            if self._started:
+                await self._gateway.step_down()
+        finally:
+            self._draining = True
 
     # -- the supervisor -------------------------------------------------------------
 
@@ -201,7 +205,6 @@ class Worker:
         verb, _, argument = command.partition(" ")
         match verb:
             case "drain":
-                self._draining = True
                 self._stepping = asyncio.ensure_future(self._step_down())
             case "stop":
                 self._draining = True

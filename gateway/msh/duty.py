@@ -31,6 +31,9 @@ SKEW = 60.0
 LOOK = 10
 #: Letting the lease go must not hold up the end of a process.
 FAREWELL = 2.0
+#: Who gives way in order goes on saying that messages may come here until the other one has reported, which is a beat,
+#: and a load balancer has seen that twice: else there is a second in which it has nobody to send to.
+LINGER = BEAT + 1.5
 
 Demand = Literal["any", "preferred", "required"]
 Role = Literal["active", "passive"]
@@ -52,7 +55,7 @@ class Duty:
         self._fit: Callable[[], Awaitable[str | None]] = _fit
         self._node, self._instance, self._roles, self._demand = node, instance, roles, demand
         self._turn: Turn | None = None
-        self._trusted_until = float("-inf")
+        self._trusted_until = self._lingers_until = float("-inf")
         self._highest = (0, 0)
         self._leaving = False
         self._degraded = self._was_working = False
@@ -107,6 +110,16 @@ class Duty:
             lease = self._turn.lease
             return f"passive: {lease.holder} is active" if lease and lease.live else "passive: nobody is active"
         return None
+
+    def why_unready(self) -> str | None:
+        """Why no messages are to be sent here; None when they may come. Who gave way a moment ago is still ready."""
+        lingers = self.fresh and self._clock.monotonic() < self._lingers_until and not self._weak()
+        return None if lingers else self.why_not()
+
+    def _linger(self) -> None:
+        # With both active the load balancer has somebody else already.
+        if self._roles == "active/passive":
+            self._lingers_until = self._clock.monotonic() + LINGER
 
     def trouble(self) -> str | None:
         """What is wrong, for a node of either role."""
@@ -168,7 +181,10 @@ class Duty:
             took = self._clock.monotonic() - asked
             self._skew, self._told_at = (wall - turn.at).total_seconds() + took / 2, (wall, asked)
             metrics.commit(took)
+            was_working = self.working
             self._hear(turn, asked)
+            if was_working and self._gave_way():
+                self._linger()
         self._tell()
 
     def _weak(self) -> bool:
@@ -184,6 +200,12 @@ class Duty:
         self._highest = max(self._highest, token)
         self._turn, self._trusted_until = turn, asked + TRUSTED
         self._failure = "the last durable commit is too long ago"
+
+    def _gave_way(self) -> bool:
+        """By an operator's word, and not because something failed."""
+        lease = self._turn.lease
+        handed = self._turn.drained or (lease is not None and lease.live and not self._turn.holds)
+        return handed and self.fresh and not self._turn.name_taken
 
     def _tell(self) -> None:
         working = self.working
@@ -214,11 +236,18 @@ class Duty:
         metrics.replication(lags, durable=not server.durability.endswith(" alone"))
 
     async def step_down(self) -> None:
-        """This process ends soon: the lease goes first, so that another node has it while this one still answers."""
+        """This process ends soon: the lease goes first, so that another node has it while this one still answers. When
+        it returns, this one has been ready long enough."""
+        if self.alone:
+            self._leaving = True
+            self.on.clear()
+            return
+        if self.leads and self.working:
+            self._linger()
         self._leaving = True
         self.on.clear()
-        if not self.alone:
-            await self._leave(gone=False)
+        await self._leave(gone=False)
+        await self._clock.sleep(max(0.0, self._lingers_until - self._clock.monotonic()))
 
     async def leave(self) -> None:
         """The node is gone in order."""

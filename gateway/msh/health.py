@@ -96,7 +96,7 @@ class Health:
         draining = self._draining()
         checks = [("draining", not draining, "draining" if draining else "taking work"), await self._store()]
         if not self._duty.alone:
-            why = self._duty.why_not()
+            why = self._duty.why_unready()
             checks.append(("role", why is None, why or self._duty.role))
             weakness = self._duty.weakness()
             # Known and shown; whether it is borne, the role says.

@@ -7,9 +7,9 @@ from uuid import uuid4
 import msgspec
 
 from gateway.errors import StoreUnavailable
-from gateway.msh.duty import Duty
+from gateway.msh.duty import LINGER, Duty
 from gateway.store.memory import MemoryStore
-from gateway.store.pair import LEASE, TRUSTED
+from gateway.store.pair import BEAT, LEASE, TRUSTED
 from tests.world import world
 
 
@@ -250,3 +250,56 @@ async def test_what_comes_while_no_commit_is_durable_is_turned_away_at_the_door(
         assert status == 503 and headers["retry-after"] == "5"
         await lv.gateway.duty.beat()
         assert (await lv.give(sent)).status == 200
+
+
+async def test_who_gives_way_in_order_is_ready_until_the_other_one_is_seen():
+    """Else the load balancer has nobody to send to for a second: `ha switchover` was noticed."""
+    clock, store, first, second = await two()
+    await store.hand_over("b", holder="a", actor="test")
+    await first.beat()
+    assert not first.working and not first.on.is_set() and first.why_unready() is None
+    clock.passed += BEAT
+    await second.beat()
+    await first.beat()
+    assert second.working and second.why_unready() is None and first.why_unready() is None
+    clock.passed += LINGER - BEAT
+    await first.beat()
+    assert first.why_unready() == first.why_not() == "passive: b is active"
+
+
+async def test_a_drained_node_is_ready_until_the_other_one_is_seen():
+    clock, store, first, _ = await two()
+    await store.set_drained("a", True, actor="test")
+    await first.beat()
+    assert not first.working and first.why_unready() is None
+    clock.passed += LINGER
+    await first.beat()
+    assert first.why_unready().startswith("drained")
+
+
+async def test_who_failed_is_not_ready_a_moment_longer():
+    clock, store, first, second = await two()
+    clock.passed += LEASE + 0.1
+    await second.beat()
+    await first.beat()  # it stood still, and the other one has taken over
+    assert not first.working and first.why_unready() == "passive: b is active"
+    # And who gave way, but cannot make a durable commit, is not ready either.
+    clock, store, first, second = await two()
+    await store.hand_over("b", holder="a", actor="test")
+    await first.beat()
+    clock.passed += TRUSTED
+    assert first.why_unready() is not None
+
+
+async def test_both_active_nobody_waits_for_the_other():
+    clock, _, first, _ = await two(roles="active/active")
+    before = clock.passed
+    await first.step_down()
+    assert clock.passed == before and first.why_unready() == "it leaves"
+
+
+async def test_a_stop_returns_when_the_other_one_was_seen():
+    clock, _, first, _ = await two()
+    before = clock.passed
+    await first.step_down()
+    assert clock.passed == before + LINGER and first.why_unready() == "it leaves"
