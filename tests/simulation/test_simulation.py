@@ -15,7 +15,7 @@ from gateway.store.api import Received
 from tests.simulation.scene import run
 
 ROOT = Path(__file__).parents[2]
-SEEDS = int(os.environ.get("GATEWAY_SEEDS", "240"))
+SEEDS = int(os.environ.get("GATEWAY_SEEDS", "60"))
 
 
 def simulation(*arguments: str) -> subprocess.CompletedProcess:
