@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import io
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -123,7 +124,10 @@ def site(tmp_path, server, monkeypatch):
     config = tmp_path / "gateway.toml"
     config.write_text(f'[store]\ndsn = "env:TEST_DSN"\n[keys]\nkey_encryption_key = "file:{tmp_path}/kek"\n' + config.read_text())
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    quiet = logging.getLogger("gateway")  # commands that show what happens do not log it
+    level = quiet.level
+    yield tmp_path
+    quiet.setLevel(level)
 
 
 def run(*arguments, status=0):

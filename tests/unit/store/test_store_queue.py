@@ -46,7 +46,7 @@ async def looks(sql, query, *arguments, times=8):
 @pytest.mark.parametrize("known", [False, True], ids=["grown at once", "analysed"])
 async def test_what_waits_for_a_partner_that_is_shut_is_not_read(queue, known):
     await queue.execute("VACUUM ANALYZE job" if known else "DELETE FROM pg_statistic WHERE starelid = 'job'::regclass")
-    read, jobs = await looks(queue, Q["claim_send"], 4, "w", 9.0, None, STATES, 4, [])
+    read, jobs = await looks(queue, Q["claim_send"], 4, "w", 9.0, None, STATES, 4, [], 2)
     assert {job["queue"] for job in jobs} == {"well"} and len(jobs) == 4
     assert read < 100
     read, jobs = await looks(queue, Q["claim_overdue"], 20, "w", 9.0, STATES)
