@@ -22,7 +22,7 @@ from tests.failover.table import record
 FULL = os.environ.get("GATEWAY_FAILOVER") == "full"
 MESSAGES, DEATHS = (300, 1000) if FULL else (8, 24)
 
-pytestmark = [pytest.mark.failover, pytest.mark.timeout(1800 if FULL else 300)]
+pytestmark = [pytest.mark.failover, pytest.mark.slow, pytest.mark.timeout(1800 if FULL else 300)]
 
 
 class Hook:
@@ -100,7 +100,6 @@ def until(true, what: str, seconds: float = 60, between=lambda: None) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.slow
 def test_a_webhook_that_is_away_slow_asks_for_time_or_refuses(site):
     pair, checker, dsn = site
     hook = Hook(checker)

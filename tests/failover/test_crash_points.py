@@ -67,7 +67,7 @@ def test_a_kill_at_every_point_loses_nothing_and_doubles_nothing(pair, folder, n
         checker.submit(LARGE, SMALL)
         if "IB12" in left():
             asyncio.run(_post(f"http://127.0.0.1:{pair.ee.as4}/as4", spoilt))
-        time.sleep(0.2)
+        time.sleep(0.6)  # not so many that they are waited for long
     checker.wait_acknowledged()
     checker.wait_delivered()
     time.sleep(4)  # a lease: what would come again, comes now
@@ -122,6 +122,7 @@ def test_migrations_may_be_killed_too(folder):
         server.stop()
 
 
+@pytest.mark.slow
 def test_the_whole_gateway_may_be_killed(pair, folder):
     """SIGKILL to the supervisor, in the middle of traffic; workers and database notice, and a new start goes on."""
     pair.ee.start()

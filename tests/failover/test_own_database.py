@@ -16,6 +16,8 @@ def server(folder):
     postgres.stop()
 
 
+@pytest.mark.failover
+@pytest.mark.slow
 def test_a_second_node_goes_on_where_the_first_died(folder, server, monkeypatch):
     """Both nodes of a pair may claim; what one had begun, the other finishes."""
     monkeypatch.setenv("TEST_DSN", server)

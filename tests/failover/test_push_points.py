@@ -10,7 +10,7 @@ import pytest
 from tests.failover.pair import Checker, Pair
 from tests.failover.table import record
 
-pytestmark = pytest.mark.failover
+pytestmark = [pytest.mark.failover, pytest.mark.slow]
 ID = re.compile(rb"<[^>]*MessageId>([^<]+)<")
 
 
@@ -99,7 +99,6 @@ def test_kills_between_claim_delivery_and_its_note(pair, folder, backend):
     checker.close()
 
 
-@pytest.mark.slow
 def test_a_backend_that_is_away_and_a_gateway_that_is_killed_meanwhile(pair, folder, backend):
     away = True
     backend.answer = lambda id: 503 if away else 200

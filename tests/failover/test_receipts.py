@@ -22,7 +22,7 @@ FULL = os.environ.get("GATEWAY_FAILOVER") == "full"
 EACH = 200 if FULL else 3
 PAYLOAD = b"<evidence>" + os.urandom(40_000).hex().encode() + b"</evidence>"
 
-pytestmark = [pytest.mark.failover, pytest.mark.timeout(1200 if FULL else 300)]
+pytestmark = [pytest.mark.failover, pytest.mark.slow, pytest.mark.timeout(1200 if FULL else 300)]
 
 
 @pytest.fixture

@@ -35,10 +35,11 @@ async def rows(dsn, query):
 
 
 @pytest.mark.failover
+@pytest.mark.slow
 @pytest.mark.parametrize("points", [
     pytest.param(("AL01",), id="told"),
     pytest.param(("AL02", "AL03"), id="on the way to the hook",                  # waits for a lease to end up to four times: each node is killed once at each
-                 marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+                 marks=[pytest.mark.timeout(600)]),
 ])  # fmt: skip
 def test_told_once_by_two_nodes_that_are_killed(folder, dsn, points):
     site = Site(folder, dsn)
