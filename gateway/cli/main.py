@@ -25,7 +25,7 @@ COMMANDS: dict[str, dict[str, Verb]] = {
     },
     "Messages": {
         "send": Verb("gateway.cli.send:send", "Send a message and wait for its receipt."),
-        "messages": Verb("gateway.cli.messages:group", "Messages: list, show, trace, export, legal holds …"),
+        "messages": Verb("gateway.cli.messages:group", "Messages: list, show, trace, resend, export, legal holds …"),
         "inspect": Verb("gateway.cli.inspect:inspect", "Judge a captured AS4 message offline."),
         "explain": Verb("gateway.cli.explain:explain", "What an error means, and who must do what."),
         "receipts": Verb("gateway.cli.receipts:group", "Receipts with non-repudiation information."),

@@ -9,13 +9,15 @@ from gateway.cli.verbs import Verb, Verbs
 
 
 @click.group(cls=Verbs, verbs={
+    "resend": Verb("gateway.cli.messages_act:resend", "Send messages again that are FAILED or wait."),
+    "redeliver": Verb("gateway.cli.messages_act:redeliver", "Deliver messages once more."),
     "export": Verb("gateway.cli.messages_kept:export", "The evidence of a message as a zip."),
     "legal-hold": Verb("gateway.cli.messages_kept:hold", "Keep messages whatever retention says."),
     "legal-release": Verb("gateway.cli.messages_kept:release", "Let messages go that were held."),
     "legal-holds": Verb("gateway.cli.messages_kept:holds", "What is held, by whom and why."),
 })  # fmt: skip
 def group():
-    """Messages: list, show, trace, pull, export, legal holds."""
+    """Messages: list, show, trace, pull, resend, redeliver, export, legal holds."""
 
 
 @group.command("list")

@@ -14,10 +14,11 @@ from uuid import uuid4
 import pytest
 
 from gateway.cli.main import main
+from gateway.store.api import AttemptResult
 from gateway.store.pair import Presence
 from gateway.store.partner_certificates import NewStranger
 from gateway.store.postgres import PostgresStore
-from tests.contract.test_store_contract import inbound
+from tests.contract.test_store_contract import inbound, outbound
 from tests.peer import Authority, Keys
 from tests.unit.cli.test_audited_verbs import WALKED, rows, run, server, site  # noqa: F401 - fixtures
 from tests.world import key_pem, to_pem
@@ -127,6 +128,33 @@ def test_a_message_that_is_kept(begun, server):  # noqa: F811
     on(server, lambda store: store.receive_once(message))
     act("messages legal-hold", message.id, "--reason", "asked by the court")
     act("messages legal-release", message.id, "--reason", "it is over")
+
+
+def test_messages_that_are_tried_once_more(begun, server):  # noqa: F811
+    received, submitted = inbound(), outbound()
+
+    async def given_up(store):
+        await store.receive_once(received)
+        await store.submit_once(submitted)
+        [job] = await store.claim("send", worker="w", limit=1, lease=9)
+        number = await store.begin_attempt(job, node="w", references=())
+        await store.finish_attempt(job, number, AttemptResult(state="FAILED", outcome="error", error_code="EBMS:0301"))
+        [job] = await store.claim("deliver", worker="w", limit=1, lease=9)
+        await store.park(job.id, job.claim, error="it refuses")
+
+    on(server, given_up)
+    act("messages resend", submitted.user_message.message_id)
+    act("messages redeliver", str(received.id))
+
+    async def due(store):
+        return [job.message for kind in ("send", "deliver") for job in await store.claim(kind, worker="w", limit=9, lease=9)]
+
+    assert on(server, due) == [submitted.id, received.id]
+    before = len(rows())
+    # What is not possible is said for each, and changes nothing.
+    run("messages", "resend", str(submitted.id), str(received.id), status=3)
+    run("messages", "resend", "nobody-has-sent-this", status=5)
+    assert len(rows()) == before
 
 
 def test_who_cannot_be_told_keeps_everybody_from_being_told(begun, server):  # noqa: F811

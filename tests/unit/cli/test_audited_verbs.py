@@ -63,6 +63,8 @@ WALKED = {
     "certs rollback": "key.moved",
     "certs retire": "key.moved",
     "store rekey": "store.rekeyed",
+    "messages resend": "message.resent",
+    "messages redeliver": "message.redelivered",
     "messages legal-hold": "messages.legal_hold",
     "messages legal-release": "messages.legal_release",
     "ha switchover": "pair.switchover",
