@@ -157,9 +157,9 @@ class Workers:
             free = None if each is None else each - max((n for name, n in hands.items() if name not in full), default=0)
             try:
                 wanted = await queues() if callable(queues) else queues
-                begun = [] if wanted == () else await self._take(self._rooms.store.claim(
-                    kind, queues=wanted, worker=self._rooms.node, limit=limit - len(busy), lease=LEASE, each=free,
-                    without=tuple(full), losses=SUSPECT,
+                begun = [] if wanted == () else await self._take(partial(
+                    self._rooms.store.claim, kind, queues=wanted, worker=self._rooms.node, limit=limit - len(busy),
+                    lease=LEASE, each=free, without=tuple(full), losses=SUSPECT,
                 ), begin)  # fmt: skip
             except StoreUnavailable as error:
                 log.event("store.unavailable", level="error", reason=str(error))
@@ -172,13 +172,13 @@ class Workers:
                         await wake.wait()
 
     async def _take(
-        self, claim: Awaitable[list[Job]], begin: Callable[[Job], asyncio.Task]
+        self, claim: Callable[[], Awaitable[list[Job]]], begin: Callable[[Job], asyncio.Task]
     ) -> list[asyncio.Task]:
         """Claim, and begin with what was claimed. The end of the process does not cut this off: it would leave jobs
         that nobody works on, and that look as if somebody had died of them."""
 
         async def take() -> list[asyncio.Task]:
-            jobs = await claim
+            jobs = await claim()
             if not self._stopping.is_set():
                 return [begin(job) for job in jobs]
             for job in jobs:
@@ -202,7 +202,9 @@ class Workers:
             await self._rooms.clock.sleep(OVERDUE * random.uniform(0.75, 1.25))  # noqa: S311
             try:
                 while self._duty.working and not self._stopping.is_set() and (begun := await self._take(
-                    self._rooms.store.claim_overdue(worker=self._rooms.node, limit=OVERDUE_AT_ONCE, lease=LEASE),
+                    partial(
+                        self._rooms.store.claim_overdue, worker=self._rooms.node, limit=OVERDUE_AT_ONCE, lease=LEASE
+                    ),
                     partial(self._begin, self._sender.send),
                 )):  # fmt: skip
                     await asyncio.wait(begun)
@@ -230,7 +232,7 @@ class Workers:
             begun = []
             try:
                 if self._duty.working:
-                    begun = await self._take(claim(), begin)
+                    begun = await self._take(claim, begin)
             except StoreUnavailable as error:
                 log.event("store.unavailable", level="error", reason=str(error))
             if begun:
