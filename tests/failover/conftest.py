@@ -1,4 +1,5 @@
-"""A folder whose parents everybody may pass: as root, the private PostgreSQL runs as another user; and the table."""
+"""What the tests of this room share: a folder that everybody may pass (as root, the private PostgreSQL runs as another
+user), the pair, the table."""
 
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.failover import table
+from tests.failover.pair import Pair
 
 
 @pytest.fixture
@@ -17,6 +19,14 @@ def folder():
     path.chmod(0o711)
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def pair(folder):
+    """Two gateways, LV and EE; not started."""
+    found = Pair(folder)
+    yield found
+    found.stop()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.stages import POINTS
-from tests.failover.pair import Checker, Pair
+from tests.failover.pair import Checker
 
 ROUNDS = 10 if os.environ.get("GATEWAY_FAILOVER") == "full" else 1
 SMALL, LARGE = b"<evidence>" + os.urandom(300).hex().encode() + b"</evidence>", os.urandom(1_600_000)
@@ -24,13 +24,6 @@ AT_LV = [name for name in POINTS if name.startswith("OB") and name != "OB17"]
 AT_EE = [name for name in POINTS if name.startswith(("IB", "DL")) or name == "OB17"]  # the webhook is at EE
 
 pytestmark = [pytest.mark.failover, pytest.mark.timeout(1200)]
-
-
-@pytest.fixture
-def pair(folder):
-    found = Pair(folder)
-    yield found
-    found.stop()
 
 
 async def _post(url: str, sent) -> int:

@@ -12,20 +12,13 @@ import time
 import pytest
 
 from tests.failover.disk import disk
-from tests.failover.pair import Checker, Pair
+from tests.failover.pair import Checker
 
 FULL = os.environ.get("GATEWAY_FAILOVER") == "full"
 SMALL, LARGE = b"<evidence/>", os.urandom(3_000_000)
 TIMES = 3 if FULL else 1
 
 pytestmark = [pytest.mark.failover, pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-def pair(folder):
-    found = Pair(folder)
-    yield found
-    found.stop()
 
 
 def ready(node) -> tuple[int, str]:

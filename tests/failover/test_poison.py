@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from gateway.client import GatewayProblem
-from tests.failover.pair import Checker, Pair
+from tests.failover.pair import Checker
 from tests.failover.table import record
 from tests.failover.test_push_points import Backend
 
@@ -21,13 +21,6 @@ pytestmark = [pytest.mark.failover, pytest.mark.timeout(300)]
 #: What three claims take that nobody gives back, a look of the suspects' loop each, and this machine's other work.
 PATIENCE = 120
 DEATHS = 3
-
-
-@pytest.fixture
-def pair(folder):
-    found = Pair(folder)
-    yield found
-    found.stop()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from gateway.as4.units import Receipt
-from tests.failover.pair import Checker, Pair
+from tests.failover.pair import Checker
 from tests.failover.proxy import Proxy, post
 from tests.peer import Keys, Peer
 from tests.world import EE, LV
@@ -23,13 +23,6 @@ EACH = 200 if FULL else 3
 PAYLOAD = b"<evidence>" + os.urandom(40_000).hex().encode() + b"</evidence>"
 
 pytestmark = [pytest.mark.failover, pytest.mark.slow, pytest.mark.timeout(1200 if FULL else 300)]
-
-
-@pytest.fixture
-def pair(folder):
-    found = Pair(folder)
-    yield found
-    found.stop()
 
 
 @pytest.fixture
