@@ -75,7 +75,9 @@ def strike(site, attack) -> tuple[Shot, object, object]:
     assert attack.code in events[0]["detail"]
     # 4: a signed Error with the text of its code, and nothing of ours.
     assert reply.status == attack.status, reply
-    assert not INSIDES.search(reply.body) and "server" not in reply.headers
+    # Certificates, digests and signatures are base64, in which any word may stand by chance.
+    words = re.sub(rb">[^<>]*</(wsse:BinarySecurityToken|ds:DigestValue|ds:SignatureValue)>", b">", reply.body)
+    assert not INSIDES.search(words) and "server" not in reply.headers
     assert shot.canary not in reply.body
     answer = None
     if attack.signed:
