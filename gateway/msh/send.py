@@ -99,13 +99,14 @@ class Sender:
         try:
             if leg is None:
                 raise SendFailed("the agreement this message was submitted under is gone", temporary=False)
-            if job.shut and leg.retry.window > self._waited(job, message):
+            over = message.deadline is not None and message.deadline <= self._now(job, message)
+            if job.shut and not over and leg.retry.window > self._waited(job, message):
                 # The clock says that it is over, and it is not: the clock has jumped.
                 await self._rooms.store.release(job.id, job.claim, due_in=leg.retry.max, error="its partner is shut")
                 return
             if job.shut:
                 raise SendFailed("the partner does not answer, and is not tried any more", stage="wait")
-            if message.deadline and message.deadline <= self._now(job, message):
+            if over:
                 raise SendFailed("the deadline of the message has passed", temporary=False, stage="wait")
             if leg.to_party.pattern:
                 leg = await self._found(message, leg)
