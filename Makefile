@@ -14,7 +14,7 @@ demo: install    ## two access points exchange evidence on this machine (ARGS="-
 # What starts processes of its own, or waits for a database, mostly waits: these lanes (rooms joined by +) run beside
 # the rest, and their logs come afterwards.
 QUICK := -m "not slow and not peer"
-LANES := tests/failover tests/interop+tests/contract+tests/security
+LANES := tests/failover tests/rollover+tests/interop+tests/contract+tests/security
 test: install    ## the default test suite
 ifneq ($(ARGS),)
 	$(BIN)/python -m pytest -q $(QUICK) $(ARGS)
@@ -57,6 +57,9 @@ endif
 failover: install ## the failure suite: real processes, databases and networks are killed and cut, many times
 	GATEWAY_FAILOVER=full $(if $(ARGS),,GATEWAY_FAILOVER_PAGE=docs/failover.md) \
 	  $(BIN)/python -m pytest -q $(LONG) tests/failover $(ARGS)
+
+rollover: install ## agreements, keys and certificates change again and again under load, while processes die
+	GATEWAY_ROLLOVER=full $(BIN)/python -m pytest -q $(LONG) tests/rollover tests/interop/test_docs_agreement_update.py $(ARGS)
 
 rehearsal: install ## a pair on this machine, as root: node lost, switchover, primary killed … (ARGS=--keep: stays up)
 	@$(BIN)/python -m tests.failover.cluster $(ARGS)
@@ -103,4 +106,4 @@ install: .venv/installed
 clean:           ## remove what was made here
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis tests/interop/peer/target
 
-.PHONY: help demo test test-all interop failover rehearsal wrapping simulation bench lint deb image metrics-page lock install clean
+.PHONY: help demo test test-all interop failover rollover rehearsal wrapping simulation bench lint deb image metrics-page lock install clean

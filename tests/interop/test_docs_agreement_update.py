@@ -1,6 +1,6 @@
 """docs/operators/agreement-update.md, carried out: two real gateways, an operator at each.
 
-With GATEWAY_FAILOVER=full every process is killed once at each declared point on the way.
+With GATEWAY_ROLLOVER=full every process is killed once at each declared point on the way.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ BLOCK = re.compile(
 )
 [UPDATES] = re.findall(r"^<!-- loads -->\n```toml\n(.*?)^```", PAGE, re.M | re.S)
 PRELUDE = 'set -e\ngateway() { "$PYTHON" -m gateway "$@"; }\n'
-FULL = os.environ.get("GATEWAY_FAILOVER") == "full"
+FULL = os.environ.get("GATEWAY_ROLLOVER") == "full"
 POINTS = [f"AU0{n}" for n in range(1, 8)]
 
 pytestmark = [pytest.mark.failover, pytest.mark.timeout(900)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.store.embedded import PrivatePostgres
-from tests.failover.agreements import FINLAND, PROCESSES, Load, Site, rotated
+from tests.rollover.agreements import FINLAND, PROCESSES, Load, Site, rotated
 from tests.failover.pair import ROOT
 from tests.peer import Authority, Keys
 from tests.unit.pmodes.network import PASSWORD, Network, jks, truststore

@@ -9,7 +9,7 @@ from collections import Counter
 import asyncpg
 import pytest
 
-from tests.failover.agreements import Site
+from tests.rollover.agreements import Site
 from tests.unit.store.servers import Servers
 
 HOOK = """#!{python}

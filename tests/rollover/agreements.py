@@ -21,8 +21,8 @@ certificate = "finland.pem"
 """
 
 
-#: Between two messages of one direction. `make failover` asks for more.
-INTERVAL = 0.02 if os.environ.get("GATEWAY_FAILOVER") == "full" else 0.25
+#: Between two messages of one direction. `make rollover` asks for more.
+INTERVAL = 0.02 if os.environ.get("GATEWAY_ROLLOVER") == "full" else 0.25
 PROCESSES = ["ee 0", "ee 1", "ee2 0", "ee2 1"]
 
 

@@ -1,7 +1,7 @@
 """A gateway changes its certificates again and again under load, while its processes die and partners have their tempers.
 
 Nothing is lost, nothing is doubled, and nothing is refused but by partners who refuse, and their traffic stays on the
-certificate they know. GATEWAY_FAILOVER=full: more partners, more rounds, every crash point.
+certificate they know. GATEWAY_ROLLOVER=full: more partners, more rounds, every crash point.
 """
 
 import collections
@@ -13,10 +13,10 @@ import time
 import pytest
 
 from gateway.stages import POINTS
-from tests.failover.rotation import Site, Traffic
+from tests.rollover.rotation import Site, Traffic
 
 pytestmark = pytest.mark.failover
-FULL = os.environ.get("GATEWAY_FAILOVER") == "full"
+FULL = os.environ.get("GATEWAY_ROLLOVER") == "full"
 TEMPERS = ["quick", "slow", "refusing", "wavering", "turncoat"] if not FULL else [
     *["quick"] * 7, *["slow"] * 3, *["refusing"] * 3, *["wavering"] * 2, *["turncoat"] * 2]  # fmt: skip
 ROUNDS = int(os.environ.get("GATEWAY_ROUNDS", "12" if FULL else "1"))

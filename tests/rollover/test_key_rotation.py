@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from gateway.store.embedded import PrivatePostgres
 from gateway.store.postgres import PostgresStore
-from tests.failover.agreements import PROCESSES, Load, Site
+from tests.rollover.agreements import PROCESSES, Load, Site
 from tests.failover.pair import Node
 from tests.peer import Authority, Keys
 from tests.pki import SIGN, Ca
@@ -30,8 +30,8 @@ from tests.world import key_pem, to_pem
 
 pytestmark = pytest.mark.failover
 
-#: How often every key is replaced. `make failover` asks for more.
-ROUNDS = 10 if os.environ.get("GATEWAY_FAILOVER") == "full" else 1
+#: How often every key is replaced. `make rollover` asks for more.
+ROUNDS = 10 if os.environ.get("GATEWAY_ROLLOVER") == "full" else 1
 CA = Ca.root("TLS of the pair")
 FAILURES = ("message.failed", "message.retrying", "message.refused", "message.conflict", "incident", "keys.refused",
             "keys.trouble", "key.unavailable")  # fmt: skip
