@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from gateway.store.embedded import PrivatePostgres
-from tests.rollover.agreements import FINLAND, PROCESSES, Load, Site, rotated
 from tests.failover.pair import ROOT
 from tests.peer import Authority, Keys
+from tests.rollover.agreements import FINLAND, PROCESSES, Load, Site, rotated
 from tests.unit.pmodes.network import PASSWORD, Network, jks, truststore
 from tests.world import key_pem, to_pem
 

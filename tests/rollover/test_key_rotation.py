@@ -22,10 +22,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from gateway.store.embedded import PrivatePostgres
 from gateway.store.postgres import PostgresStore
-from tests.rollover.agreements import PROCESSES, Load, Site
 from tests.failover.pair import Node
 from tests.peer import Authority, Keys
 from tests.pki import SIGN, Ca
+from tests.rollover.agreements import PROCESSES, Load, Site
 from tests.world import key_pem, to_pem
 
 pytestmark = pytest.mark.failover
