@@ -1,6 +1,7 @@
 """What the end of an attempt says of the partner, and what becomes of its messages."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -79,6 +80,26 @@ async def test_a_message_whose_time_is_over_fails_without_an_attempt(tmp_path, m
             message = await lv.store.message(job.message)
             assert (message.state, message.error_code) == ("FAILED", "EBMS:0301")
             assert "does not answer" in message.error_detail
+
+
+async def test_a_deadline_shorter_than_the_agreements_patience_ends_a_message_whose_partner_is_shut(tmp_path, monkeypatch):
+    without_wait(monkeypatch, "1h")
+    async with world(tmp_path / "lv") as lv:
+        lv.listener.answer = lambda *_: None
+        for _ in range(7):
+            await lv.submit()
+        async with asyncio.timeout(60):
+            while not await lv.store.circuits() or (await lv.store.circuits())[0].shut_until is None:
+                await lv.send_due()
+        tried = len(lv.listener.received)
+        sent = await lv.submit(deadline=datetime.now(UTC) + timedelta(seconds=0.5))
+        await asyncio.sleep(0.6)
+        jobs = await lv.store.claim_overdue(worker="w", limit=10, lease=9)
+        assert [str(job.message) for job in jobs] == [sent.id]
+        for job in jobs:
+            await lv.gateway.sender.send(job)
+        assert len(lv.listener.received) == tried
+        assert ((await lv.view(sent)).state, (await lv.view(sent)).error_code) == ("FAILED", "EBMS:0301")
 
 
 async def test_a_partner_that_never_answers_keeps_only_its_own_hands(tmp_path):
