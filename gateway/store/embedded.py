@@ -60,8 +60,9 @@ synchronous_commit = on
 shared_buffers = 128MB
 wal_buffers = 16MB
 max_wal_size = 2GB
-# After a crash all since the last checkpoint is done once more before anybody is served.
+# After a crash all since the last checkpoint is done once more before anybody is served; most of it are whole pages.
 checkpoint_timeout = 30s
+wal_compression = on
 # Short statements on two cores: compiling and parallel workers only cost.
 jit = off
 max_parallel_workers_per_gather = 0

@@ -11,11 +11,11 @@ import time
 
 import pytest
 
-from gateway.errors import OutcomeUnknown, StoreUnavailable
+from gateway.errors import ClaimLost, OutcomeUnknown, StoreUnavailable
 from gateway.store.pair import Presence
 from gateway.store.postgres import PostgresStore
 from gateway.store.postgres.migrate import migrate
-from tests.contract.test_store_contract import again, inbound
+from tests.contract.test_store_contract import again, inbound, outbound
 from tests.failover.standby import Cluster
 from tests.failover.table import record
 
@@ -133,6 +133,37 @@ async def test_a_receipt_is_never_sent_for_what_a_failover_loses(cluster):
               f"0 had a receipt; 95 % bound {3 / len(unknown):.2g}")
         assert lost.count("stored") >= len(lost) / 2  # or the test proves nothing
         assert (await store.server()).timeline == 2
+    finally:
+        await store.close()
+
+
+async def test_a_claim_waits_for_nobody_and_an_attempt_is_not_begun_without_the_standby(cluster):
+    """What leaves must not be forgotten; what was only claimed may be: it is claimed again."""
+    store = await open_store(cluster, pool_size=4)
+    try:
+        new = outbound()
+        await store.submit_once(new)
+        await asyncio.to_thread(cluster.standby.kill)
+        began = time.monotonic()
+        [job] = await store.claim("send", worker="a", limit=4, lease=60)
+        assert time.monotonic() - began < 1
+        store._pool._deadline = 0.5
+        with pytest.raises(OutcomeUnknown):
+            await store.begin_attempt(job, node="a", references=())
+        await asyncio.to_thread(cluster.primary.kill, signal.SIGKILL)
+        await asyncio.to_thread(cluster.standby.start)
+        await asyncio.to_thread(cluster.fail_over)
+        store._pool._deadline = 5.0
+        for _ in range(100):
+            try:
+                back = await store.claim("send", worker="b", limit=4, lease=60)
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(0.1)
+        assert [(found.message, found.attempt) for found in back] == [(new.id, 1)]
+        with pytest.raises(ClaimLost):
+            await store.begin_attempt(job, node="a", references=())
+        assert await store.begin_attempt(back[0], node="b", references=()) == 1
     finally:
         await store.close()
 

@@ -5,17 +5,26 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from asyncpg import Record
+
 from gateway.errors import NotFound
 from gateway.stages import point
 from gateway.store.keeping import Census, Inbox, Issued, LegalHold, Queue, proof
 from gateway.store.postgres import rows
 from gateway.store.postgres.audit import note
+from gateway.store.postgres.pool import Transaction
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
 
 Q = load("keeping")
 QM = load("message")
 FORGET = ("forget_events", "forget_attempts", "forget_jobs", "forget_parts", "forget_messages")
+
+
+async def not_held(t: Transaction, locked: Sequence[Record]) -> list[Record]:
+    """Those of the messages locked in this transaction that nobody holds."""
+    held = {row["message"] for row in await t.rows(Q["held"], [row["id"] for row in locked])}
+    return [row for row in locked if row["id"] not in held]
 
 
 class Keeping(Room):
@@ -49,7 +58,7 @@ class Keeping(Room):
 
     async def forget(self, *, settled_before: float, limit: int = 100) -> int:
         async with self._pool.transaction(deadline=60.0) as t:
-            found = await t.rows(Q["forgettable"], settled_before, limit)
+            found = await not_held(t, await t.rows(Q["forgettable"], settled_before, limit))
             if not found:
                 return 0
             ids = [row["id"] for row in found]

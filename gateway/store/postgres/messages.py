@@ -9,6 +9,7 @@ from gateway.stages import point
 from gateway.store.api import Attempt, Conversation, Direction, Message, MessageFilter, Numbers, Told, Viewer
 from gateway.store.postgres import rows
 from gateway.store.postgres.audit import note
+from gateway.store.postgres.keeping import not_held
 from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
 
@@ -111,9 +112,9 @@ class Messages(Room):
         """One bounded batch in one transaction."""
         async with self._pool.transaction(deadline=BATCH_DEADLINE) as t:
             found = await t.rows(Q["expired"], delivered_before, settled_before, limit, BATCH_CHUNKS)
-            if not found:
+            ids = [row["id"] for row in await not_held(t, found)]
+            if not ids:
                 return 0
-            ids = [row["id"] for row in found]
             await t.row(Q["erase"], ids)
             point("MT01")
             for statement in ("erase_inline", "erase_chunks", "erase_jobs", "erase_keys"):

@@ -57,7 +57,9 @@ DO $$
 DECLARE name text;
 BEGIN
     FOR name IN SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 't_shared'::regnamespace
-                   AND relname NOT IN ('migration', 'audit_head') LOOP
+                   AND relname NOT IN ('migration', 'audit_head')
+                 -- Who refers to others before those.
+                 ORDER BY EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = pg_class.oid) LOOP
         EXECUTE format('DELETE FROM %I', name);
     END LOOP;
     UPDATE audit_head SET number = 0, hash = sha256('oots-as4-gateway audit');

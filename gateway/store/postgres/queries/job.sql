@@ -3,6 +3,9 @@
 -- `lost` counts the claims that were not given back since a step of the job was settled: whoever had it is gone, or was
 -- cut off. With a limit of losses those beyond it are passed over; `claim_suspect` takes them.
 
+-- No claim of what is to be sent waits for a disk or a standby: before anything leaves, its attempt is begun, and that
+-- commit makes the claim durable, too. A claim that a crash of the server loses is one whose lease ended at once.
+
 -- claim_send
 -- Take up to $1 due messages for $3 seconds in the name of $2; partner by partner, whose message waits longest first, of
 -- each $6 at most.
@@ -33,7 +36,8 @@ WITH RECURSIVE waiting (queue, head) AS (
 ), due AS (
     -- Not sorted again: with enough in hand the other partners' jobs are not even locked.
     SELECT next.id, next.was_due, wanted.queue, gen_random_uuid() AS claim
-      FROM wanted,
+      FROM set_config('synchronous_commit', 'off', true),
+           wanted,
            LATERAL (SELECT id, due_at AS was_due FROM job
                      WHERE kind = 'send' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
                        AND state = ANY ($5::text[]) AND job.queue = wanted.queue AND due_at <= now()
@@ -58,7 +62,8 @@ RETURNING job.id, kind, job.queue, message, job.claim, attempt, lost, now() AS a
 -- ended: nobody else would come for them. What still has time is not even looked at, however much it is.
 WITH due AS (
     SELECT next.id, next.was_due
-      FROM (SELECT partner FROM circuit WHERE shut_until IS NOT NULL) AS shut,
+      FROM set_config('synchronous_commit', 'off', true),
+           (SELECT partner FROM circuit WHERE shut_until IS NOT NULL) AS shut,
            LATERAL (SELECT id, due_at AS was_due FROM job
                      WHERE kind = 'send' AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN')
                        AND state = ANY ($4::text[]) AND queue = shut.partner

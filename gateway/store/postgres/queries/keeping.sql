@@ -30,6 +30,11 @@ INSERT INTO legal_hold (message, reason, actor) VALUES ($1, $2, $3) ON CONFLICT 
 -- The message $1 is kept no longer than others. No row: it was not held.
 DELETE FROM legal_hold WHERE message = $1 RETURNING message;
 
+-- held
+-- Which of the messages $1 are held. Asked again once they are locked: who begins to hold one that is locked waits, and
+-- what was committed between the look for them and the lock is seen only by a new statement.
+SELECT message FROM legal_hold WHERE message = ANY ($1::uuid[]);
+
 -- holds
 -- What is held, oldest first.
 SELECT legal_hold.message AS id, message_id, conversation_id, reason, actor, at
