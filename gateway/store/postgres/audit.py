@@ -14,7 +14,8 @@ from gateway.store.postgres.room import Room
 from gateway.store.postgres.sql import load
 
 Q = load("audit")
-PAGE = 1000
+#: Rows hashed at once: some milliseconds of the event loop.
+PAGE = 200
 
 
 async def note(t: Transaction, kind: str, actor: str, messages: Sequence[UUID], **detail: Any) -> None:
