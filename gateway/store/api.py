@@ -685,7 +685,8 @@ class Store(
         ...
 
     async def claim_suspect(self, *, pushed: tuple[str, ...], worker: str, lease: float, losses: int) -> Job | None:
-        """One due job, of any kind, that was lost `losses` times or more; deliveries only of the backends `pushed`."""
+        """One due job, of any kind, that was lost `losses` times or more; deliveries only of the backends `pushed`,
+        nothing for a partner that is shut."""
         ...
 
     async def claim_overdue(self, *, worker: str, limit: int, lease: float) -> list[Job]:

@@ -498,7 +498,7 @@ class MemoryStore(
         due = [
             job for job in self._jobs.values()
             if job.state in OPEN and job.due_at <= self._clock.now() and job.lost and job.lost + _is_lost(job) >= losses
-            and (job.kind != "deliver" or job.queue in pushed)
+            and (job.kind != "deliver" or job.queue in pushed) and (job.kind != "send" or self._open_for(job.queue))
         ]  # fmt: skip
         return self._claim(min(due, key=lambda job: job.due_at), lease) if due else None
 

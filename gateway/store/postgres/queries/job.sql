@@ -160,12 +160,13 @@ RETURNING job.id, kind, queue, message, claim, attempt, lost, now() AS at, creat
 
 -- claim_suspect
 -- Take one due job that reached the limit $4 of losses, of any kind but deliveries to others than the backends $3, for $2
--- seconds in the name of $1, from one of $5.
+-- seconds in the name of $1, from one of $5. None to a partner that is shut.
 WITH due AS (
     SELECT id, due_at AS was_due FROM job
      WHERE lost > 0 AND state IN ('READY', 'CLAIMED', 'ATTEMPT_OPEN') AND state = ANY ($5::text[]) AND due_at <= now()
        AND lost + (state = 'CLAIMED' OR state = 'ATTEMPT_OPEN' AND kind <> 'hold')::int >= $4
        AND (kind <> 'deliver' OR queue = ANY ($3::text[]))
+       AND NOT (kind = 'send' AND EXISTS (SELECT FROM circuit WHERE partner = queue AND shut_until > now()))
      ORDER BY due_at
      LIMIT 1
        FOR UPDATE SKIP LOCKED
