@@ -109,14 +109,15 @@ async def test_whose_time_is_over_can_be_given_up_while_it_is_shut(store):
 
 async def test_a_message_whose_senders_died_waits_for_its_partner_too(store):
     [lost] = await submit(store, 1)
-    await store.claim("send", worker="w", limit=1, lease=0.0)
+    for _ in range(2):
+        assert len(await store.claim("send", worker="w", limit=1, lease=0.0, losses=2)) == 1
     others = await submit(store, 7)
     for _ in range(FAILURES):
-        [job] = await store.claim("send", worker="w", limit=1, lease=9, losses=1)
+        [job] = await store.claim("send", worker="w", limit=1, lease=9, losses=2)
         await end(store, job, answered=False, retry_in=0.0)
-    assert await store.claim_suspect(pushed=(), worker="w", lease=9, losses=1) is None
+    assert await store.claim_suspect(pushed=(), worker="w", lease=9, losses=2) is None
     assert await store.requeue(others[-1].id)  # an operator does not wait until its time is over
-    assert (await store.claim_suspect(pushed=(), worker="w", lease=9, losses=1)).message == lost.id
+    assert (await store.claim_suspect(pushed=(), worker="w", lease=9, losses=2)).message == lost.id
 
 
 async def test_of_one_partner_only_so_many_at_once(store):
