@@ -100,6 +100,17 @@ def test_a_message_that_kills_its_sender_is_set_apart(pair, folder, at):
     until(lambda: state(checker.producer, poison) == "ACKNOWLEDGED", "resent, and not acknowledged", 30)
 
 
+def until_isolated(node, checker) -> str:
+    """The MessageId of the poison that `node` has set apart while others went through."""
+    poison = checker.submit_poison()
+    while not events(node, "message.isolated"):
+        checker.submit(b"<evidence/>")
+        time.sleep(0.3)
+        assert len(events(node, "worker.died")) <= DEATHS
+    checker.wait_acknowledged()
+    return poison
+
+
 @pytest.mark.slow
 def test_a_message_that_kills_its_delivery_is_set_apart(pair, folder, backend):
     agreement = pair.ee.folder / "pmodes" / "agreement.toml"
@@ -110,12 +121,7 @@ def test_a_message_that_kills_its_delivery_is_set_apart(pair, folder, backend):
     pair.ee.start(GATEWAY_CRASH="DL04", GATEWAY_CRASH_MESSAGE="poison")
     pair.lv.start()
     checker = Poisoned(pair, folder / "checker.jsonl")
-    poison = checker.submit_poison()
-    while not events(pair.ee, "message.isolated"):
-        checker.submit(b"<evidence/>")
-        time.sleep(0.3)
-        assert len(events(pair.ee, "worker.died")) <= DEATHS
-    checker.wait_acknowledged()
+    poison = until_isolated(pair.ee, checker)
     backend.wait(set(checker.submitted))
     times = [sum(id == one for _, id, _ in backend.calls) for one in checker.submitted]
     deaths = len(events(pair.ee, "worker.died"))
@@ -141,12 +147,7 @@ def test_an_event_that_kills_who_tells_it_is_set_apart(pair, folder):
     pair.lv.start()
     checker = Poisoned(pair, folder / "checker.jsonl").consume()
     checker.listen()
-    poison = checker.submit_poison()
-    while not events(pair.ee, "message.isolated"):
-        checker.submit(b"<evidence/>")
-        time.sleep(0.3)
-        assert len(events(pair.ee, "worker.died")) <= DEATHS
-    checker.wait_acknowledged()
+    poison = until_isolated(pair.ee, checker)
     told = {}
 
     def count() -> dict:
