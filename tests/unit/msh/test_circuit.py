@@ -19,6 +19,14 @@ def without_wait(monkeypatch, window):
     monkeypatch.setattr(tests.world, "AGREEMENT", tests.world.AGREEMENT.replace("allow_http = true", f"allow_http = true\n{policy}"))
 
 
+async def until_shut(lv) -> int:
+    """Try what waits until the partner, who hangs up, is shut; how often it was asked until then."""
+    async with asyncio.timeout(60):
+        while not await lv.store.circuits() or (await lv.store.circuits())[0].shut_until is None:
+            await lv.send_due()
+    return len(lv.listener.received)
+
+
 @pytest.mark.parametrize(("error", "expected"), [
     (SendFailed("refused", stage="connect"), False),
     (SendFailed("reset", stage="send"), False),
@@ -40,10 +48,7 @@ async def test_a_partner_that_hangs_up_is_shut_and_found_again(tmp_path, monkeyp
     async with world(tmp_path / "lv") as lv:
         lv.listener.answer = lambda *_: None
         messages = [await lv.submit() for _ in range(8)]
-        async with asyncio.timeout(60):
-            while not await lv.store.circuits() or (await lv.store.circuits())[0].shut_until is None:
-                await lv.send_due()
-        tried = len(lv.listener.received)
+        tried = await until_shut(lv)
         assert tried >= Circuit().failures
         await lv.send_due()
         assert len(lv.listener.received) == tried  # nobody knocks any more
@@ -66,10 +71,7 @@ async def test_a_message_whose_time_is_over_fails_without_an_attempt(tmp_path, m
         lv.listener.answer = lambda *_: None
         for _ in range(7):
             await lv.submit()
-        async with asyncio.timeout(60):
-            while not await lv.store.circuits() or (await lv.store.circuits())[0].shut_until is None:
-                await lv.send_due()
-        tried = len(lv.listener.received)
+        tried = await until_shut(lv)
         await asyncio.sleep(1.1)
         jobs = await lv.store.claim_overdue(worker="w", limit=10, lease=9)
         assert jobs
@@ -88,10 +90,7 @@ async def test_a_deadline_shorter_than_the_agreements_patience_ends_a_message_wh
         lv.listener.answer = lambda *_: None
         for _ in range(7):
             await lv.submit()
-        async with asyncio.timeout(60):
-            while not await lv.store.circuits() or (await lv.store.circuits())[0].shut_until is None:
-                await lv.send_due()
-        tried = len(lv.listener.received)
+        tried = await until_shut(lv)
         sent = await lv.submit(deadline=datetime.now(UTC) + timedelta(seconds=0.5))
         await asyncio.sleep(0.6)
         jobs = await lv.store.claim_overdue(worker="w", limit=10, lease=9)
