@@ -152,6 +152,24 @@ def test_the_host_of_the_primary_is_lost(site):
         assert site.database.servers[victim].asked("/primary")[0] != 200, "two primaries"
 
 
+def test_a_server_that_cannot_be_rewound_is_copied_anew(site):
+    """Its log does not reach back to where the two parted; nobody has to come and mend it."""
+    with case(site, "R07 copy", "host of the primary cut off, comes back without its log", limit=35) as run:
+        victim = site.database.servers[site.database.primary]
+        victim.sql("SELECT pg_switch_wal()")  # what they have in common last is in a file of its own
+        run.senders.wait(20)
+        run.strike()
+        site.network.lose(victim.host.name)
+        run.watch(15, patience=60)
+        assert victim.asked("/primary")[0] != 200
+        segments = sorted(path for path in (victim.data / "pg_wal").iterdir() if len(path.name) == 24)
+        for path in segments[:-1]:
+            path.unlink()
+        before = len(victim.said(None))
+    said = [line for line in victim.said(None)[before:].splitlines() if "INFO: no action" not in line]
+    assert [line for line in said if "remove_data_directory_on_rewind_failure is set. removing" in line], (segments, said)
+
+
 def test_the_synchronous_standby_is_killed_and_its_host_lost(site):
     with case(site, "R08", "synchronous standby killed (kill -9)", limit=10) as run:
         run.strike()

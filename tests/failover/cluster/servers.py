@@ -68,8 +68,10 @@ class Program:
                 stdout=log, stderr=log, start_new_session=True, **who,
             )  # fmt: skip
 
-    def said(self) -> str:
-        return (self.folder.parent / f"{self.folder.name}.log").read_text(errors="replace")[-3000:]
+    def said(self, most: int | None = 3000) -> str:
+        """Its log; the end of it."""
+        said = (self.folder.parent / f"{self.folder.name}.log").read_text(errors="replace")
+        return said if most is None else said[-most:]
 
     def signal(self, number: signal.Signals) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -128,6 +130,15 @@ class Patroni(Program):
         if pid := self.postmaster:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+    def sql(self, text: str) -> None:
+        """Through its socket, as the superuser."""
+        psql = Path(self.environment["PATRONI_POSTGRESQL_BIN_DIR"]) / "psql"
+        done = subprocess.run(
+            [psql, "-h", "/tmp", "-p", str(self.port), "-U", "postgres", "-c", text], capture_output=True, text=True, timeout=30,
+            env={"PATH": PATH, "PGPASSWORD": self.environment["PATRONI_SUPERUSER_PASSWORD"]},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
 
     def asked(self, path: str, patience: float = 2.0) -> tuple[int, dict]:
         """Status and answer of its REST API, asked on its own host."""
