@@ -62,6 +62,7 @@ wal_buffers = 16MB
 max_wal_size = 2GB
 # After a crash all since the last checkpoint is done once more before anybody is served; most of it are whole pages.
 checkpoint_timeout = 30s
+checkpoint_completion_target = 0.3
 wal_compression = on
 # Short statements on two cores: compiling and parallel workers only cost.
 jit = off
