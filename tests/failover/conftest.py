@@ -37,4 +37,5 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(table.markdown())
     if path := os.environ.get("GATEWAY_FAILOVER_PAGE"):
         said = subprocess.run(["git", "describe", "--always"], capture_output=True, text=True)
-        Path(path).write_text(table.page(f"commit {said.stdout.strip()}" if said.returncode == 0 else "no checkout"))
+        page = Path(path)
+        page.write_text(table.page(said.stdout.strip() or "?", page.read_text() if page.exists() else ""))

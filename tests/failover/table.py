@@ -62,12 +62,15 @@ def lines() -> list[Line]:
 
 
 def markdown() -> str:
-    rows = [HEAD, *(line.cells() for line in lines())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    told = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    told.insert(1, " | ".join("-" * width for width in widths))
     seeds = [f"{line.id}: {', '.join(map(str, line.seeds))}" for line in lines() if line.seeds]
-    return "\n".join([*(f"| {row} |" for row in told), *(["", "Seeds: " + "; ".join(seeds)] if seeds else [])])
+    return "\n".join([_table(HEAD, [line.cells() for line in lines()]), *(["", "Seeds: " + "; ".join(seeds)] if seeds else [])])
+
+
+def _table(head: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+    told = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *body)]
+    told.insert(1, " | ".join("-" * width for width in widths))
+    return "\n".join(f"| {row} |" for row in told)
 
 
 PAGE = """# The failure suite
@@ -75,11 +78,23 @@ PAGE = """# The failure suite
 `make failover` wrote this page. Real gateways, databases and load balancers are stopped, cut off and filled up while messages
 go through them; a checker outside writes down what it sees before it acts, and counts at the end. *Longest gap* is the
 longest time in which no sender got a receipt, *at most* what is promised. *3/n*: none of n was lost or delivered twice, so with 95 %
-certainty fewer than this share are. Python {python}, {cores} cores, {commit}.
+certainty fewer than this share are. A part of the suite (`make failover ARGS=tests/failover/test_cluster_kills.py`) writes its own
+lines anew. Python {python}, {cores} cores.
 
 {table}
 """
+PAGE_HEAD = (*HEAD, "Seeds", "Commit")
 
 
-def page(commit: str) -> str:
-    return PAGE.format(python=".".join(map(str, sys.version_info[:3])), cores=os.cpu_count(), commit=commit, table=markdown())
+def page(commit: str, before: str = "") -> str:
+    """The page after this run. Of the page `before` the lines stay that this run had nothing to say about."""
+    rows = {row[0]: row for row in _rows(before)}
+    rows |= {line.id: (*line.cells(), ", ".join(map(str, line.seeds)), commit) for line in lines()}
+    return PAGE.format(python=".".join(map(str, sys.version_info[:3])), cores=os.cpu_count(),
+                       table=_table(PAGE_HEAD, [rows[id] for id in sorted(rows)]))  # fmt: skip
+
+
+def _rows(page: str) -> list[tuple[str, ...]]:
+    """The lines of its table without head and rule."""
+    rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in page.splitlines() if line.startswith("|")]
+    return [row for row in rows[2:] if len(row) == len(PAGE_HEAD)]

@@ -24,3 +24,16 @@ def test_lines_of_one_id_are_added_and_the_longest_gap_counts():
 def test_what_was_lost_has_no_bound():
     table.record("R06", "primary killed", messages=100, lost=1)
     assert [cell.strip() for cell in table.markdown().splitlines()[2].split("|")[4:-1]] == ["100", "1", "0", "", "", ""]
+
+
+def test_a_part_of_the_suite_writes_its_own_lines_of_the_page_anew():
+    table.record("R02", "node killed", messages=10, seed=7)
+    table.record("R06", "primary killed", messages=100)
+    first = table.page("one")
+    table._lines.clear()
+    table.record("R06", "primary killed", messages=300)
+    table.record("L3", "random kills", messages=9)
+    rows = table._rows(table.page("two", first))
+    assert [(row[0], row[3], row[-2], row[-1]) for row in rows] == [
+        ("L3", "9", "", "two"), ("R02", "10", "7", "one"), ("R06", "300", "", "two")]  # fmt: skip
+    assert table.page("two", table.page("two", first)) == table.page("two", first)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.failover import table
-from tests.failover.cluster import network, servers
+from tests.failover.cluster import network, outbound, servers
 from tests.failover.cluster.load import Consumer, Log, Senders, Verdict, settle
 from tests.failover.cluster.site import Site
 
@@ -22,10 +22,10 @@ def needed() -> pytest.MarkDecorator:
 
 
 @contextlib.contextmanager
-def running(**options) -> Iterator[Site]:
-    """A site that is up; what its programs said is told when the tests with it fail to bring it up."""
+def running(roles: str = "active/passive", **environment: str) -> Iterator[Site]:
+    """A site that is up, its nodes with that environment; what its programs said is told when the tests with it fail to bring it up."""
     with network.scratch() as folder:
-        site = Site(folder, **options)
+        site = Site(folder, roles=roles, environment=environment)
         try:
             yield site.start()
         finally:
@@ -60,12 +60,17 @@ class Case:
 
 @contextlib.contextmanager
 def case(site: Site, id: str, fault: str, *, limit: float | None = None, count: int = 60, pace: float = 20) -> Iterator[Case]:
-    """Messages go through the load balancer while the block does its harm. Afterwards all is mended, and the logs are
+    """Messages go through the load balancer, and others are submitted and sent, while the block does its harm. Afterwards all is mended, and the logs are
     held against each other: into the table first, and then nothing lost, doubled, changed or strange, and the gap at
     most `limit` seconds. So many senders that some are left while others wait for a node that does not answer."""
     folder = Path(tempfile.mkdtemp(dir=site.folder))
-    before = sorted(site.folder.glob("*/senders*.jsonl"))
-    with Consumer(site, folder / "consumer.jsonl") as consumer, Senders(site, folder / "senders.jsonl", count=count, pace=pace) as senders:
+    earlier = {kind: [Log(path) for path in sorted(site.folder.glob(f"*/{kind}*.jsonl"))] for kind in ("senders", "producers")}
+    with (
+        Consumer(site, folder / "consumer.jsonl") as consumer,
+        outbound.Receiver(site, folder / "receiver.jsonl") as receiver,
+        outbound.Producers(site, folder / "producers.jsonl", consumer.doors) as producers,
+        Senders(site, folder / "senders.jsonl", count=count, pace=pace) as senders,
+    ):
         found = Case(site, senders, consumer, folder)
         senders.wait(40)
         try:
@@ -74,7 +79,11 @@ def case(site: Site, id: str, fault: str, *, limit: float | None = None, count: 
             site.recover()
         senders.wait(20)
         senders.close()
-        verdict = settle([senders.log, *found.others], consumer, before=[Log(path) for path in before])
+        producers.close()
+        verdict = settle([senders.log, *found.others], consumer, before=earlier["senders"])
+        sent = outbound.settle(producers, receiver, before=earlier["producers"])
+        print(f"{len(sent.receipted)} of the messages were submitted and sent, {sent.redelivered} of them more than once")
+        verdict += sent
     tell(id, fault, verdict, times=found.times, gap=found.gap, limit=limit)
     judged(verdict)
     assert limit is None or found.gap <= limit, f"{found.gap:.1f} s without a receipt: {senders.refusals(found.struck)[:20]}"

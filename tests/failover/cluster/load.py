@@ -170,7 +170,7 @@ class Consumer:
     """Claims, reads and acknowledges what came, at whichever node lets it."""
 
     def __init__(self, site: Site, log: Path, *, threads: int = 6) -> None:
-        self.log, self._site, self._doors = Log(log), site, site.doors()
+        self.log, self._site, self.doors = Log(log), site, site.doors()
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(threads)]
 
@@ -184,7 +184,7 @@ class Consumer:
 
     def _run(self, number: int) -> None:
         with self._site.hosts["partner"]:
-            for door in itertools.cycle(self._doors[number % 2 :] + self._doors[: number % 2]):
+            for door in itertools.cycle(self.doors[number % 2 :] + self.doors[: number % 2]):
                 if self._stop.is_set():
                     return
                 try:
@@ -221,6 +221,10 @@ class Verdict:
     changed: list[str] = field(default_factory=list)
     strange: set[str] = field(default_factory=set)
     redelivered: int = 0
+
+    def __add__(self, other: "Verdict") -> "Verdict":
+        return Verdict(self.sent | other.sent, self.receipted | other.receipted, self.lost | other.lost, self.twice + other.twice,
+                       self.changed + other.changed, self.strange | other.strange, self.redelivered + other.redelivered)  # fmt: skip
 
     @property
     def good(self) -> bool:

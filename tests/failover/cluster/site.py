@@ -133,19 +133,21 @@ class Gateway(Node):
 
 
 class Site:
-    """Everything, in `folder`. `roles` as in the configuration of a pair."""
+    """Everything, in `folder`. `roles` as in the configuration of a pair; `environment`: more for its nodes."""
 
-    def __init__(self, folder: Path, *, roles: str = "active/passive", processes: int = 2) -> None:
+    def __init__(
+        self, folder: Path, *, roles: str = "active/passive", processes: int = 2, environment: dict[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.network = Network(*HOSTS)
         self.hosts = self.network.hosts
         try:
-            self._make(roles, processes)
+            self._make(roles, processes, environment or {})
         except BaseException:
             self.network.close()
             raise
 
-    def _make(self, roles: str, processes: int) -> None:
+    def _make(self, roles: str, processes: int, environment: dict[str, str]) -> None:
         folder, hosts = self.folder, self.hosts
         authority, self.tls = Authority(), Authority("TLS CA")
         self.keys = {name: Keys.make(name, "rsa", authority) for name in ("LV", "EE")}
@@ -155,7 +157,7 @@ class Site:
         kek.chmod(0o600)
         shared = {
             "GATEWAY__STORE__DSN": "env:SITE_DSN", "SITE_DSN": self.database.dsn, "GATEWAY__STORE__SYNCHRONOUS": "required",
-            "GATEWAY__KEYS__KEY_ENCRYPTION_KEY": f"file:{kek}", "GATEWAY__PAIR__ROLES": roles,
+            "GATEWAY__KEYS__KEY_ENCRYPTION_KEY": f"file:{kek}", "GATEWAY__PAIR__ROLES": roles, **environment,
         }  # fmt: skip
         self.a, self.b = (Gateway(hosts[f"gateway-{name}"], folder / name, shared) for name in "ab")
         self.partner = Gateway(hosts["partner"], folder / "partner", {})
