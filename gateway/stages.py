@@ -11,7 +11,7 @@ dictionary look-up.
     GATEWAY_CRASH=IB21:1:pause    SIGSTOP instead (also: raise, delay, disk_full)
     GATEWAY_CRASH=IB21,OB14   several points
     GATEWAY_CRASH_ONCE=FILE   note a point in FILE before it strikes and leave noted ones alone, so
-                              that a process that is started again goes on to the next
+                              that a process that is started again goes on to the next; and it is started at once
     GATEWAY_CRASH_MESSAGE=TEXT  strike only at messages whose MessageId contains TEXT, every time, and in every
                               process that is started anew: a message that kills whoever works on it
     GATEWAY_POINTS=FILE       append the name of every point at its first hit

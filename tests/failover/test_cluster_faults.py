@@ -170,6 +170,18 @@ def test_a_server_that_cannot_be_rewound_is_copied_anew(site):
     assert [line for line in said if "remove_data_directory_on_rewind_failure is set. removing" in line], (segments, said)
 
 
+def test_a_primary_that_was_replaced_and_does_not_know_it(site):
+    """Its Patroni hangs and no watchdog stops it: for a while two servers take writes, and one of them confirms none."""
+    with case(site, "R10", "Patroni of the primary stopped (SIGSTOP): two primaries", limit=45) as run:
+        old = site.database.primary
+        server = site.database.servers[old]
+        run.strike()
+        server.signal(signal.SIGSTOP)
+        run.watch(30, patience=60)
+        assert site.database.primary != old
+        server.sql("SELECT 1 / (NOT pg_is_in_recovery())::int")  # it still thinks that it is one
+
+
 def test_the_synchronous_standby_is_killed_and_its_host_lost(site):
     with case(site, "R08", "synchronous standby killed (kill -9)", limit=10) as run:
         run.strike()

@@ -169,6 +169,33 @@ async def test_a_claim_waits_for_nobody_and_an_attempt_is_not_begun_without_the_
         await store.close()
 
 
+async def test_a_primary_that_was_replaced_and_does_not_know_it_is_left(cluster):
+    """R10: nobody has stopped it, it takes writes, and it is the first that the DSN names."""
+    store = await open_store(cluster, pool_size=4)
+    try:
+        store._pool._deadline = 0.5
+        assert (await store.receive_once(inbound())).outcome == "stored"
+        await asyncio.to_thread(cluster.standby.promote)
+        new, began = inbound(), time.monotonic()
+        with pytest.raises(OutcomeUnknown):  # its standby has gone to be a primary
+            await store.receive_once(new)
+        found = await when_found(lambda: store.receive_once(again(new)))
+        print(f"the new primary was found after {time.monotonic() - began:.1f} s")
+        assert found.outcome == "stored" and (await store.server()).timeline == 2
+        assert (await asyncio.gather(*(store.receive_once(inbound()) for _ in range(8))))[0].outcome == "stored"
+        # Who comes anew is not deceived for long, either.
+        other = await open_store(cluster, pool_size=2)
+        other._pool._deadline = 0.5
+        try:
+            with pytest.raises(OutcomeUnknown):
+                await other.receive_once(inbound())
+            assert (await when_found(lambda: other.receive_once(again(new)))).outcome == "duplicate"
+        finally:
+            await other.close()
+    finally:
+        await store.close()
+
+
 async def test_a_standby_that_is_away_piles_nothing_up_in_the_server(cluster):
     """R08, strict: commits hang. They are given up by us and go on waiting in the server, so there must be few."""
     store = await open_store(cluster, pool_size=4)

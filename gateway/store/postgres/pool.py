@@ -13,7 +13,8 @@ cleanly, is the row durable? Three answers exist, and nothing is guessed:
 
 A commit that waits for a standby goes on waiting in the server when we have given it up, and keeps
 its connection. So that these do not pile up until there is none left, after one such nothing is
-written until a look at the server shows that no session of ours waits any more.
+written until a look at the server shows that no session of ours waits any more. Or until another server
+is found that has taken over: a primary that was replaced and does not know it goes on, and nobody confirms its commits.
 
 asyncpg's own pool is not used: it sends a reset after every use, a second round trip, and
 drops the listener for that warning. A connection here serves one statement or one
@@ -44,6 +45,8 @@ PATIENCE = 3.0
 #: While the database is down one caller at a time tries to connect, this often; the others are
 #: told at once and do not queue up behind a dead host.
 PROBE_EVERY = 0.3
+#: What connecting to one host may raise.
+UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 #: A session that waits for a standby for longer than this is stuck; one look for such a second.
 STUCK, LOOK_EVERY = 1.0, 1.0
 #: Session settings, each for a server that is lost without a word [reliability 5.4]. The idle
@@ -73,6 +76,8 @@ class Facts(NamedTuple):
     synchronous_commit: str
     #: Commits of this session wait for no standby.
     is_alone: bool
+    #: One more after every promotion; None: it takes no writes.
+    timeline: int | None
 
 
 class Session:
@@ -198,8 +203,7 @@ class Pool:
         for host in self._hosts:
             try:
                 return await self._connect(host)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError,
-                    asyncpg.InternalClientError) as error:  # fmt: skip
+            except UNREACHABLE as error:
                 refusal = error
         raise StoreUnavailable(f"the database cannot be reached: {describe(refusal)}") from refusal
 
@@ -259,9 +263,31 @@ class Pool:
             raise StoreUnavailable("commits wait for a standby that does not answer")
         self._doubt_until = self._loop.time() + LOOK_EVERY
         row = await self.row(Q["stuck"], STUCK)
-        if row["sessions"]:
+        if row["sessions"] and not await self._follow():
             raise StoreUnavailable(f"{row['sessions']} commits wait for a standby that does not answer")
         self._doubt, self._doubt_until = False, 0.0
+
+    async def _follow(self) -> bool:
+        """Go over to the server with the highest timeline. False: it is the one we have."""
+        timelines = await asyncio.gather(*map(self._timeline_of, self._hosts))
+        newest = max(timelines)
+        if newest <= max((session.facts.timeline or 0 for session in self._idle), default=0):
+            return False
+        first = timelines.index(newest)
+        self._hosts.insert(0, self._hosts.pop(first))
+        sessions, self._idle = self._idle, []
+        for session in sessions:
+            session.drop()
+        return True
+
+    async def _timeline_of(self, host: dict[str, Any]) -> int:
+        """0: it takes no writes, or does not answer."""
+        try:
+            session = await self._connect(host)
+        except (*UNREACHABLE, StoreUnavailable):
+            return 0
+        session.drop()
+        return session.facts.timeline or 0
 
     async def _first(self) -> Session:
         try:

@@ -14,7 +14,9 @@ SELECT current_setting('server_version') AS version,
        current_setting('transaction_read_only') = 'on' AS read_only,
        current_setting('server_encoding') AS encoding,
        set_config('synchronous_commit', current_setting('synchronous_commit'), false) AS synchronous_commit,
-       current_setting('synchronous_standby_names') = '' AS is_alone;
+       current_setting('synchronous_standby_names') = '' AS is_alone,
+       CASE WHEN NOT pg_is_in_recovery() THEN
+            ('x' || lpad(substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), 16, '0'))::bit(64)::bigint END AS timeline;
 
 -- look_as
 -- For this transaction see only what backend $1 may see within scope $2: the wall of migration 0009. A
