@@ -92,10 +92,11 @@ async def test_a_wait_that_was_cut_short_is_no_success(alone, how, large):
 async def test_every_verb_that_commits_knows_of_the_warning(alone):
     store = await alone.store()
     await store.submit_once(outbound())
+    await store.receive_once(inbound())
     await warm(store)
     for verb in (
         lambda: store.submit_once(outbound()),
-        lambda: store.claim("send", worker="w", limit=1, lease=9),
+        lambda: store.claim("deliver", worker="w", limit=1, lease=9),
         lambda: attempt(store),
         lambda: store.audit(AuditEntry(kind="k", actor="a", subject="s")),
         lambda: store.add_client(Client(id="c", name="n", backend="b")),
