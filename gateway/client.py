@@ -534,6 +534,8 @@ class GatewayClient:
         try:
             connection.request(method, self._prefix + path, content, sent)
         except (BrokenPipeError, ConnectionResetError):
+            if connection.sock is None:  # it was not even connected
+                raise
             # The gateway refused before it had read everything: its answer may be there already.
             with contextlib.suppress(OSError, http.client.HTTPException):
                 return connection.getresponse()

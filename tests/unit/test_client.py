@@ -191,6 +191,16 @@ def test_nobody_there_is_always_tried_again(no_pause):
     assert no_pause == [0.5, 1.0, 2.0]
 
 
+def test_a_node_that_dies_while_it_is_connected_to_is_an_error_of_the_line(monkeypatch, no_pause):
+    def reset(connection):
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr("http.client.HTTPConnection.connect", reset)
+    client = GatewayClient("http://127.0.0.1:1", "token", attempts=2)
+    with pytest.raises(ConnectionResetError):
+        client.submit("AP_EE_01", "ExecuteQueryRequest", [Part(b"<x/>", "application/octet-stream")])
+
+
 def test_a_broken_download_goes_on(gateway, msh, tmp_path):
     content = bytes(range(256)) * 4000
     view = msh.receive("evidence", content)
