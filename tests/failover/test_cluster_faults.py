@@ -337,7 +337,7 @@ def test_a_rolling_restart_is_not_noticed(site, roles, limit):
 
 
 def test_switchover_of_the_database(site):
-    with case(site, "patronictl", "patronictl switchover", limit=5) as run:
+    with case(site, "patronictl", "patronictl switchover", limit=8) as run:
         run.times = 5 if FULL else 1
         for _ in range(run.times):
             run.strike()
