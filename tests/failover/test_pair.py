@@ -113,6 +113,7 @@ def test_roles_are_taken_handed_over_and_found_again(twins):
     twins.wait_active(passive, seconds=10)  # who comes back takes nothing away
 
 
+@pytest.mark.slow
 def test_a_dead_node_and_a_stopped_one_are_followed_and_change_nothing(twins):
     """R02 and R03: the other takes over; the one that wakes up finds that nothing is its any more."""
     [active] = twins.active()

@@ -19,7 +19,7 @@ from tests.world import EE, LV
 
 FULL = os.environ.get("GATEWAY_FAILOVER") == "full"
 #: Messages of each kind.
-EACH = 25 if FULL else 3
+EACH = 8 if FULL else 3
 PAYLOAD = b"<evidence>" + os.urandom(40_000).hex().encode() + b"</evidence>"
 
 pytestmark = [pytest.mark.failover, pytest.mark.slow, pytest.mark.timeout(1200 if FULL else 300)]
